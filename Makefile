@@ -1,0 +1,36 @@
+# `make burst` runs a whole burst in the sandbox, `make test` passes the tests. Both do all their own set-up.
+PYTHON ?= python3
+FLUX ?= auto
+BIN := .venv/bin
+
+.PHONY: help burst teardown down test lint setup setup-test clean
+help:
+	@echo "make burst      a whole burst on this machine, in the sandbox (FLUX=real|standin chooses the Flux)"
+	@echo "make teardown   drain, stop and delete what the burst made; the sandbox stays up"
+	@echo "make down       take the sandbox away"
+	@echo "make test       every test and check"
+	@echo "make lint       the checkers alone"
+
+setup:
+	@$(PYTHON) tools/setup.py requirements-sandbox.txt
+
+setup-test:
+	@$(PYTHON) tools/setup.py requirements-test.txt
+
+burst: setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m sandbox.demo burst --flux $(FLUX)
+
+teardown: setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m sandbox.demo teardown
+
+down: setup
+	@$(BIN)/python -m sandbox down
+
+test: setup-test
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+lint: setup-test
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/quality
+
+clean: down
+	rm -rf .venv .cache
