@@ -1,0 +1,57 @@
+# Copyright: flux.burst contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The errors of this collection, and the one place where they become a module's failure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+
+class BurstError(Exception):
+    """What was wanted, what was found, where, and what to do next, in one line.
+
+    `facts` are further return values of a module that fails with it.
+    """
+
+    def __init__(self, message: str, **facts: Any) -> None:
+        super().__init__(message)
+        self.facts = facts
+
+
+class GceError(BurstError):
+    """Compute Engine refused or did not answer. `status` is the HTTP status, 0 without one."""
+
+    def __init__(self, message: str, *, status: int = 0, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.status = status
+
+
+class FluxError(BurstError):
+    """Flux refused or did not answer. `errno` is Flux's own, 0 without one."""
+
+    def __init__(self, message: str, *, errno: int = 0, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.errno = errno
+
+
+class SpecError(BurstError):
+    """The specification or an argument is not right."""
+
+
+class Failing(Protocol):
+    """The part of AnsibleModule that is used here."""
+
+    def fail_json(self, msg: str, **facts: Any) -> Any:
+        """End the module with a failure."""
+
+
+@contextmanager
+def failing_module(module: Failing) -> Iterator[None]:
+    """Turn a BurstError into the module's failure, and nothing else: a defect keeps its traceback."""
+    try:
+        yield
+    except BurstError as error:
+        module.fail_json(msg=str(error), **error.facts)
