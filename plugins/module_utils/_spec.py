@@ -1,0 +1,207 @@
+# Copyright: flux.burst contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The specification of a burst: every variable checked, all that is wrong said at once."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.flux.burst.plugins.module_utils._errors import SpecError
+from ansible_collections.flux.burst.plugins.module_utils._hostlist import expand
+
+TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+TYPES = {
+    "str": "a text",
+    "path": "a path",
+    "int": "a whole number (int)",
+    "bool": "true or false",
+    "dict": "a mapping",
+}
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+# Compute Engine's limits of maxRunDuration.
+SHORTEST, LONGEST = 30, 120 * 86400
+NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+LABEL = re.compile(r"[a-z0-9_-]{0,63}")
+
+Check = Callable[[Any], str]
+
+
+def seconds(text: str) -> int:
+    """Return a duration such as 30m or 4h in seconds. Raises ValueError."""
+    found = re.fullmatch(r"(\d+)([smhd])", text)
+    if not found:
+        raise ValueError(text)
+    return int(found[1]) * SECONDS[found[2]]
+
+
+def region(zone: str) -> str:
+    """Return the region in which a zone lies."""
+    return zone.rpartition("-")[0]
+
+
+def specification(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the whole specification, typed, with defaults and with burst_region.
+
+    given are the burst_* variables, options their argument specification. Raises SpecError with one line for each thing
+    that is wrong.
+    """
+    problems = [_unknown(name, options) for name in given if name not in options]
+    made: dict[str, Any] = {}
+    for name, option in options.items():
+        value = given.get(name)
+        if value is None:
+            if option.get("required"):
+                problems.append(f"{name}: wanted {TYPES[option['type']]}, found it unset")
+            made[name] = option.get("default")
+            continue
+        try:
+            made[name] = typed(value, option["type"])
+        except ValueError:
+            problems.append(f"{name}: wanted {TYPES[option['type']]}, found {value!r}")
+            continue
+        wrong = CHECKS[name](made[name]) if name in CHECKS else ""
+        if wrong:
+            problems.append(f"{name}: {wrong}")
+    if problems:
+        raise SpecError("\n".join(problems))
+    _check_together(made)
+    return {**made, "burst_region": region(made["burst_zone"])}
+
+
+def _unknown(name: str, options: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(name, options, 1)
+    advice = f"did you mean {near[0]}?" if near else "see ansible-doc -t role flux.burst.burst"
+    return f"{name}: wanted a variable of the specification, found an unknown one; {advice}"
+
+
+def typed(value: Any, kind: str) -> Any:
+    """Return a value in its type; -e gives numbers and booleans as text. Raises ValueError."""
+    if kind in ("str", "path") and isinstance(value, str) and value.strip():
+        return str(Path(value).expanduser()) if kind == "path" else str(value)
+    if kind == "int" and not isinstance(value, bool) and isinstance(value, (int, str)):
+        return int(value)
+    if kind == "bool" and (isinstance(value, bool) or str(value).lower() in (*TRUE, *FALSE)):
+        return str(value).lower() in TRUE
+    if kind == "dict" and isinstance(value, Mapping):
+        return dict(value)
+    raise ValueError(value)
+
+
+def _check_together(made: Mapping[str, Any]) -> None:
+    """What no variable shows alone."""
+    hosts = expand(made["burst_hostlist"])
+    network = ipaddress.IPv4Network(made["burst_subnet_cidr"])
+    # Compute Engine keeps the first two and the last two addresses for itself.
+    if network.num_addresses - 4 < len(hosts):
+        raise SpecError(
+            f"burst_subnet_cidr: wanted addresses for {len(hosts)} machines, found "
+            f"{max(network.num_addresses - 4, 0)} in {network}"
+        )
+
+
+def _pattern(pattern: str, wanted: str) -> Check:
+    compiled = re.compile(pattern)
+    return lambda value: "" if compiled.fullmatch(value) else f"wanted {wanted}, found {value!r}"
+
+
+def _between(least: int, most: int) -> Check:
+    def check(value: int) -> str:
+        return "" if least <= value <= most else f"wanted {least} to {most}, found {value}"
+
+    return check
+
+
+def _hostlist(value: str) -> str:
+    try:
+        names = expand(value)
+    except SpecError as error:
+        return str(error)
+    bad = [name for name in names if not NAME.fullmatch(name)]
+    if bad:
+        return (
+            "wanted names that Compute Engine takes (lower case letters, digits and dashes, beginning with a "
+            f"letter, at most 63 characters), found {bad[0]!r}"
+        )
+    return ""
+
+
+def _duration(value: str) -> str:
+    try:
+        if SHORTEST <= seconds(value) <= LONGEST:
+            return ""
+    except ValueError:
+        pass
+    return f"wanted a number with s, m, h or d, from 30s to 120d, found {value!r}"
+
+
+def _cidr(value: str) -> str:
+    try:
+        network = ipaddress.IPv4Network(value)
+    except ValueError as error:
+        return f"wanted an IPv4 range such as 10.10.0.0/24, found {value!r} ({error})"
+    if 8 <= network.prefixlen <= 29:
+        return ""
+    return f"wanted an IPv4 range from /8 to /29, found {value!r}"
+
+
+def _labels(value: Mapping[str, Any]) -> str:
+    for key, text in value.items():
+        good = isinstance(text, str) and LABEL.fullmatch(text) and LABEL.fullmatch(str(key))
+        if not good or not str(key)[:1].isalpha():
+            return (
+                "wanted labels of lower case letters, digits, dashes and underscores, found "
+                f"{key!r}: {text!r}"
+            )
+        if key == "flux-burst":
+            return "wanted labels beside our own, found 'flux-burst', which names the burst"
+    return ""
+
+
+def _file(value: str) -> str:
+    return "" if Path(value).is_file() else f"wanted a file, found none at {value}"
+
+
+def _key_pair(value: str) -> str:
+    return _file(value) or _file(f"{value}.pub")
+
+
+_SECONDS = _between(1, 86400)
+CHECKS: dict[str, Check] = {
+    "burst_name": _pattern(
+        r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?",
+        "lower case letters, digits and dashes, beginning with a letter, at most 40",
+    ),
+    "burst_project": _pattern(
+        r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]",
+        "a project id (6 to 30 lower case letters, digits and dashes)",
+    ),
+    "burst_zone": _pattern(r"[a-z]+-[a-z]+\d+-[a-z]", "a zone such as us-central1-a"),
+    "burst_hostlist": _hostlist,
+    "burst_max_hosts": _between(0, 5000),
+    "burst_machine_type": _pattern(r"[a-z][a-z0-9-]*", "a machine type such as n2-standard-4"),
+    "burst_image": _pattern(
+        r"projects/[^/]+/global/images/(family/)?[a-z][a-z0-9-]*",
+        "projects/PROJECT/global/images/IMAGE or projects/PROJECT/global/images/family/FAMILY",
+    ),
+    "burst_disk_size_gb": _between(10, 65536),
+    "burst_labels": _labels,
+    "burst_max_run_duration": _duration,
+    "burst_subnet_cidr": _cidr,
+    "burst_lead_address": _pattern(r"[A-Za-z0-9.-]+", "an IPv4 address or a host name"),
+    "burst_lead_port": _between(1, 65535),
+    "burst_ssh_user": _pattern(r"[a-z_][a-z0-9_-]{0,31}", "a user name"),
+    "burst_ssh_private_key_file": _key_pair,
+    "burst_boot_timeout": _SECONDS,
+    "burst_join_timeout": _SECONDS,
+    "burst_drain_timeout": _between(0, 7 * 86400),
+    "burst_credentials_file": _file,
+    "burst_compute_endpoint": _pattern(r"https?://\S+", "a URL with http or https"),
+    "burst_iap_endpoint": _pattern(r"wss?://\S+", "a URL with wss"),
+    "burst_iap_ca_file": _file,
+}

@@ -1,0 +1,118 @@
+# Copyright: flux.burst contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whatever is wrong in a specification is said at once, by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.flux.burst.plugins.module_utils._errors import SpecError
+from ansible_collections.flux.burst.plugins.module_utils._spec import CHECKS, seconds, specification
+
+TOP = Path(__file__).resolve().parents[2]
+SPECS = yaml.safe_load((TOP / "roles/burst/meta/argument_specs.yml").read_text())
+OPTIONS = SPECS["argument_specs"]["main"]["options"]
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> dict[str, Any]:
+    key = tmp_path / "key"
+    key.write_text("")
+    (tmp_path / "key.pub").write_text("")
+    return {
+        "burst_project": "my-project",
+        "burst_zone": "us-central1-a",
+        "burst_hostlist": "gffw-compute-a-[001-003]",
+        "burst_machine_type": "n2-standard-4",
+        "burst_image": "projects/my-project/global/images/family/flux",
+        "burst_lead_address": "203.0.113.10",
+        "burst_ssh_private_key_file": str(key),
+    }
+
+
+def problems(given: dict[str, Any]) -> list[str]:
+    with pytest.raises(SpecError) as caught:
+        specification(given, OPTIONS)
+    return str(caught.value).splitlines()
+
+
+def test_a_good_specification_gets_defaults_types_and_its_region(good: dict[str, Any]) -> None:
+    made = specification({**good, "burst_lead_port": "30093"}, OPTIONS)
+    assert made["burst_lead_port"] == 30093
+    assert made["burst_region"] == "us-central1"
+    assert made["burst_max_run_duration"] == "4h"
+    assert made["burst_credentials_file"] is None
+    assert set(made) == {*OPTIONS, "burst_region"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("burst_name", "My_Burst", "lower case letters"),
+        ("burst_name", "a" * 41, "at most 40"),
+        ("burst_project", "p", "a project id"),
+        ("burst_zone", "us-central1", "a zone such as"),
+        ("burst_hostlist", "a-[001-", "a Flux hostlist"),
+        ("burst_hostlist", "Node-[1-2]", "names that Compute Engine takes"),
+        ("burst_hostlist", "node-1.example.org", "names that Compute Engine takes"),
+        ("burst_max_hosts", -1, "0 to 5000"),
+        ("burst_max_hosts", True, "a whole number"),
+        ("burst_lead_port", "http", "a whole number"),
+        ("burst_lead_port", 70000, "1 to 65535"),
+        ("burst_image_prepared", "perhaps", "true or false"),
+        ("burst_labels", "a=b", "a mapping"),
+        ("burst_labels", {"Team": "x"}, "labels of lower case"),
+        ("burst_labels", {"flux-burst": "x"}, "beside our own"),
+        ("burst_max_run_duration", "4 hours", "from 30s to 120d"),
+        ("burst_max_run_duration", "10s", "from 30s to 120d"),
+        ("burst_subnet_cidr", "10.10.0.1/24", "an IPv4 range"),
+        ("burst_subnet_cidr", "10.10.0.0/31", "from /8 to /29"),
+        ("burst_lead_address", "203.0.113.10:8050", "an IPv4 address or a host name"),
+        ("burst_image", "debian-12", "projects/PROJECT/global/images"),
+        ("burst_machine_type", "N2 standard", "a machine type"),
+        ("burst_ssh_private_key_file", "/nowhere/key", "a file, found none at /nowhere/key"),
+        ("burst_credentials_file", "/nowhere/c.json", "a file, found none at /nowhere/c.json"),
+        ("burst_compute_endpoint", "localhost", "a URL"),
+        ("burst_ssh_user", "Burst User", "a user name"),
+        ("burst_project", "", "a text"),
+    ],
+)
+def test_a_bad_value_is_one_line_with_its_name(
+    good: dict[str, Any], name: str, value: Any, wanted: str
+) -> None:
+    lines = problems({**good, name: value})
+    assert len(lines) == 1
+    assert lines[0].startswith(f"{name}: wanted ")
+    assert wanted in lines[0]
+    assert "found" in lines[0]
+
+
+def test_everything_that_is_wrong_is_said_at_once(good: dict[str, Any]) -> None:
+    del good["burst_zone"]
+    lines = problems({**good, "burst_machine_typ": "x", "burst_lead_port": 0})
+    assert lines == [
+        "burst_machine_typ: wanted a variable of the specification, found an unknown one; "
+        "did you mean burst_machine_type?",
+        "burst_zone: wanted a text, found it unset",
+        "burst_lead_port: wanted 1 to 65535, found 0",
+    ]
+
+
+def test_a_subnetwork_must_hold_every_machine(good: dict[str, Any]) -> None:
+    lines = problems({**good, "burst_hostlist": "a-[1-9]", "burst_subnet_cidr": "10.0.0.0/29"})
+    assert lines == ["burst_subnet_cidr: wanted addresses for 9 machines, found 4 in 10.0.0.0/29"]
+
+
+def test_no_check_is_for_a_variable_that_does_not_exist() -> None:
+    assert set(CHECKS) <= set(OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"), [("30s", 30), ("5m", 300), ("4h", 14400), ("2d", 172800)]
+)
+def test_a_duration_is_seconds(text: str, wanted: int) -> None:
+    assert seconds(text) == wanted
