@@ -1,0 +1,81 @@
+# Copyright: flux.burst contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""systemd units, asked and told by systemctl."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+
+from ansible_collections.flux.burst.plugins.module_utils._errors import BurstError
+
+PROPERTIES = (
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "UnitFileState",
+    "StatusText",
+    "Result",
+    "ExecMainStatus",
+    "NRestarts",
+)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What systemd knows of a unit, see systemctl show."""
+
+    name: str
+    loaded: bool
+    active: str
+    sub: str
+    enabled: bool
+    status_text: str
+    result: str
+    exit_code: int
+    restarts: int
+
+
+def parse(name: str, text: str) -> Unit:
+    """Return a unit from the output of `systemctl show`."""
+    rows = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    return Unit(
+        name=name,
+        loaded=rows.get("LoadState") == "loaded",
+        active=rows.get("ActiveState", ""),
+        sub=rows.get("SubState", ""),
+        enabled=rows.get("UnitFileState") == "enabled",
+        status_text=rows.get("StatusText", ""),
+        result=rows.get("Result", ""),
+        exit_code=int(rows.get("ExecMainStatus") or 0),
+        restarts=int(rows.get("NRestarts") or 0),
+    )
+
+
+def show(name: str) -> Unit:
+    """Ask systemd for a unit. Raises BurstError."""
+    return parse(name, systemctl("show", name, "--property", ",".join(PROPERTIES)))
+
+
+def systemctl(*words: str) -> str:
+    """Run systemctl and return what it printed. Raises BurstError with its own message."""
+    done = subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr.strip() or "no message").splitlines()[0]
+        raise BurstError(
+            f"wanted 'systemctl {' '.join(words)}' to succeed, found exit code {done.returncode} ({said}): "
+            f"see journalctl -u {words[-1]} on this machine."
+        )
+    return done.stdout
+
+
+def journal(name: str, lines: int) -> list[str]:
+    """Return the last lines that a unit logged in this boot."""
+    done = subprocess.run(
+        ["journalctl", "-b", "-u", name, "-n", str(lines), "-o", "cat", "--no-pager"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return [line for line in done.stdout.splitlines() if line.strip()]

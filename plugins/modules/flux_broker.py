@@ -1,0 +1,251 @@
+# Copyright: flux.burst contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Make this machine a member of a Flux instance."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: flux_broker
+short_description: Make a machine a member of a Flux instance, in one execution
+version_added: 0.1.0
+description:
+  - Checks what the machine must have in common with the lead, puts the files of the broker in place, runs munge and the
+    broker, and waits until the broker has joined.
+  - Each file lands whole, with its owner and mode, and only the units that a change concerns are restarted.
+  - A failure names the stage (base, file, munge, certificate, configuration, overlay) and what the machine itself said.
+author:
+  - flux.burst contributors (@flux-framework)
+options:
+  state:
+    description:
+      - V(joined) makes the machine a member. V(absent) stops and disables the broker, then munge.
+    type: str
+    choices: [joined, absent]
+    default: joined
+  hostname:
+    description: The name under which the lead knows this machine. The kernel's hostname must be exactly this.
+    type: str
+  user:
+    description: User that owns the instance.
+    type: str
+  uid:
+    description: Its uid on the lead.
+    type: int
+  gid:
+    description: Its primary gid on the lead.
+    type: int
+  flux_version:
+    description: Version of flux-core on the lead. MAJOR.MINOR must be the same here.
+    type: str
+  imp:
+    description: The IMP, which must be setuid root.
+    type: path
+    default: /usr/libexec/flux/flux-imp
+  files:
+    description: Files to put in place.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Absolute path.
+        type: path
+        required: true
+      content:
+        description: The text.
+        type: str
+        required: true
+      owner:
+        description: Owner.
+        type: str
+        default: root
+      group:
+        description: Group.
+        type: str
+        default: root
+      mode:
+        description: Mode in octal.
+        type: str
+        default: "0644"
+  secret_files:
+    description: Files that hold a secret. No output ever shows their content.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Absolute path.
+        type: path
+        required: true
+      content_b64:
+        description: The content in base64.
+        type: str
+        required: true
+      owner:
+        description: Owner.
+        type: str
+        default: root
+      group:
+        description: Group.
+        type: str
+        default: root
+      mode:
+        description: Mode in octal.
+        type: str
+        default: "0400"
+  service:
+    description: Unit of the broker. It must not begin with C(flux-), which flux-security takes for a job's cgroup.
+    type: str
+    default: flux.service
+  munge_service:
+    description: Unit of munge.
+    type: str
+    default: munge.service
+  timeout:
+    description: How long the broker may take to join, in seconds.
+    type: int
+    default: 60
+extends_documentation_fragment:
+  - flux.burst._attributes
+"""
+
+EXAMPLES = r"""
+- name: Join the lead
+  flux.burst.flux_broker:
+    hostname: "{{ inventory_hostname }}"
+    user: flux
+    uid: 1004
+    gid: 1004
+    flux_version: 0.88.0
+    files:
+      - path: /etc/flux/system/conf.d/system.toml
+        content: "{{ lookup('ansible.builtin.template', 'system.toml.j2') }}"
+    secret_files:
+      - path: /etc/munge/munge.key
+        content_b64: "{{ munge_key_b64 }}"
+        owner: munge
+        group: munge
+      - path: /etc/flux/system/curve.cert
+        content_b64: "{{ curve_cert_b64 }}"
+        owner: flux
+        group: flux
+        mode: "0600"
+
+- name: Leave it
+  flux.burst.flux_broker:
+    state: absent
+"""
+
+RETURN = r"""
+status_text:
+  description: What the broker says of itself to systemd; empty for O(state=absent) and in check mode.
+  returned: success
+  type: str
+  sample: Running as member of 5 node Flux instance
+resources:
+  description: What was changed, or in check mode would be.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - kind: file
+      name: /etc/flux/system/conf.d/system.toml
+      action: update
+    - kind: unit
+      name: flux.service
+      action: update
+"""
+
+import base64
+import binascii
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.flux.burst.plugins.module_utils import _broker, _files
+from ansible_collections.flux.burst.plugins.module_utils._errors import BurstError, failing_module
+
+
+def files(params: dict[str, Any]) -> list[_files.File]:
+    """Return the files that are asked for. Raises BurstError for a mode or content that cannot be read."""
+    found = []
+    for row in [*params["files"], *params["secret_files"]]:
+        secret = "content_b64" in row
+        try:
+            content = (
+                base64.b64decode(row["content_b64"], validate=True)
+                if secret
+                else row["content"].encode()
+            )
+            mode = int(row["mode"], 8)
+        except (binascii.Error, ValueError):
+            raise BurstError(
+                f"{row['path']}: wanted an octal mode such as 0644, and base64 for content_b64; found "
+                f"mode {row['mode']} or a content that is not base64."
+            ) from None
+        if secret and not content:
+            raise BurstError(
+                f"{row['path']}: wanted content_b64, found nothing: read it from the lead."
+            )
+        found.append(_files.File(row["path"], content, row["owner"], row["group"], mode, secret))
+    return found
+
+
+def main() -> None:
+    """Run the module."""
+    common = {
+        "path": {"type": "path", "required": True},
+        "owner": {"type": "str", "default": "root"},
+        "group": {"type": "str", "default": "root"},
+    }
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "choices": ["joined", "absent"], "default": "joined"},
+            "hostname": {"type": "str"},
+            "user": {"type": "str"},
+            "uid": {"type": "int"},
+            "gid": {"type": "int"},
+            "flux_version": {"type": "str"},
+            "imp": {"type": "path", "default": "/usr/libexec/flux/flux-imp"},
+            "files": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    **common,
+                    "content": {"type": "str", "required": True},
+                    "mode": {"type": "str", "default": "0644"},
+                },
+            },
+            "secret_files": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "no_log": False,
+                "options": {
+                    **common,
+                    "content_b64": {"type": "str", "required": True, "no_log": True},
+                    "mode": {"type": "str", "default": "0400"},
+                },
+            },
+            "service": {"type": "str", "default": "flux.service"},
+            "munge_service": {"type": "str", "default": "munge.service"},
+            "timeout": {"type": "int", "default": 60},
+        },
+        required_if=[
+            ("state", "joined", ("hostname", "user", "uid", "gid", "flux_version")),
+        ],
+        supports_check_mode=True,
+    )
+    with failing_module(module):
+        params = module.params
+        broker = _broker.Broker(params["service"], params["munge_service"], files(params))
+        if params["state"] == "absent":
+            module.exit_json(**broker.leave(check=module.check_mode))
+        names = ("hostname", "user", "uid", "gid", "flux_version", "imp")
+        _broker.check_base(_broker.Base(**{name: params[name] for name in names}))
+        module.exit_json(**broker.join(params["timeout"], check=module.check_mode))
+
+
+if __name__ == "__main__":
+    main()
