@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 TOP = Path(__file__).resolve().parent.parent
@@ -35,37 +37,54 @@ class Demo:
     def __init__(self, name: str) -> None:
         self.name = name
         self.console = Console(highlight=False)
+        self.env = dict(os.environ)
         self.times: list[tuple[str, float]] = []
 
-    def step(self, title: str, command: list[str], *, shown: str = "") -> None:
-        """Run a command with its output on this terminal; raise DemoError where it fails."""
-        self.console.print(f"\n[bold]{title}[/bold]\n[dim]$ {shown or ' '.join(command)}[/dim]")
-        began = time.monotonic()
-        code = subprocess.run(command, cwd=TOP, stdin=subprocess.DEVNULL, check=False).returncode
-        self.times.append((title, time.monotonic() - began))
-        if code:
-            raise DemoError(f"'{shown or ' '.join(command)}' ended with exit code {code}; its own message is above.")
+    def step(self, title: str, command: list[str], *, shown: str, stdout: int | None = None) -> str:
+        """Run a command on this terminal; return its output if it was piped.
 
-    def on_lead(self, command: list[str]) -> list[str]:
-        """Return the command that runs another as user flux on the lead."""
-        return [*self.sandbox("exec", "--user", "flux", LEAD), "--", *command]
+        Raises DemoError where the command fails.
+        """
+        self.console.print(f"\n[bold]{title}[/bold]\n[dim]$ {escape(shown)}[/dim]")
+        began = time.monotonic()
+        done = subprocess.run(
+            command,
+            cwd=TOP,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            text=True,
+            check=False,
+        )
+        self.times.append((title, time.monotonic() - began))
+        if done.returncode:
+            raise DemoError(
+                f"'{shown}' ended with exit code {done.returncode}; its own message is above."
+            )
+        return (done.stdout or "").strip()
 
     def sandbox(self, *words: str) -> list[str]:
         """Return a `python -m sandbox` command for this sandbox."""
         return [sys.executable, "-m", "sandbox", words[0], "--name", self.name, *words[1:]]
 
-    def show_on_lead(self, title: str, command: list[str]) -> None:
-        """Run a command on the lead and show its output."""
-        self.step(title, self.on_lead(command), shown=f"{' '.join(command)}    # on {LEAD}")
+    def on_lead(self, title: str, command: list[str], stdout: int | None = None) -> str:
+        """Run a command as user flux on the lead."""
+        return self.step(
+            title,
+            [*self.sandbox("exec", "--user", "flux", LEAD), "--", *command],
+            shown=f"{shlex.join(command)}    # on {LEAD}",
+            stdout=stdout,
+        )
 
-    def submit(self) -> str:
-        """Submit the demo's job on the lead and return its id."""
-        self.console.print(f"\n[bold]Submit a job that needs more nodes than there are[/bold]\n[dim]$ {' '.join(JOB)}    # on {LEAD}[/dim]")
-        done = subprocess.run(self.on_lead(JOB), cwd=TOP, stdout=subprocess.PIPE, text=True, check=False)
-        if done.returncode or not done.stdout.strip():
-            raise DemoError(f"the job was not accepted on {LEAD}; Flux's own message is above.")
-        self.console.print(done.stdout.strip())
-        return done.stdout.strip()
+    def playbook(self, title: str, name: str) -> None:
+        """Run a playbook, pointed at this sandbox."""
+        exports = subprocess.run(
+            self.sandbox("env"), cwd=TOP, stdout=subprocess.PIPE, text=True, check=True
+        ).stdout
+        words = (word for line in exports.splitlines() for word in shlex.split(line)[1:])
+        self.env.update(dict(word.split("=", 1) for word in words))
+        command = str(Path(sys.executable).with_name("ansible-playbook"))
+        self.step(title, [command, name], shown=f"ansible-playbook {name}")
 
     def report(self) -> None:
         """Show where the time went."""
@@ -81,30 +100,35 @@ class Demo:
 
 def burst(demo: Demo, flux: str) -> None:
     """Bring the sandbox up, submit a job, burst, and show the job's output."""
-    demo.step("Bring the sandbox up", demo.sandbox("up", "--flux", flux), shown="python -m sandbox up")
-    demo.show_on_lead("Nodes before", ["flux", "resource", "list"])
-    job = demo.submit()
     demo.step(
-        "Burst", [str(Path(sys.executable).with_name("ansible-playbook")), "playbooks/burst.yml"], shown="ansible-playbook playbooks/burst.yml"
+        "Bring the sandbox up", demo.sandbox("up", "--flux", flux), shown="python -m sandbox up"
     )
-    demo.show_on_lead("Nodes after", ["flux", "resource", "list"])
-    demo.show_on_lead("The job's output", ["timeout", str(JOB_LIMIT), "flux", "job", "attach", job])
+    demo.on_lead("Nodes before", ["flux", "resource", "list"])
+    job = demo.on_lead(
+        "Submit a job that needs more nodes than there are", JOB, stdout=subprocess.PIPE
+    )
+    demo.console.print(job)
+    demo.playbook("Burst", "playbooks/burst.yml")
+    demo.on_lead("Nodes after", ["flux", "resource", "list"])
+    demo.on_lead("The job's output", ["timeout", str(JOB_LIMIT), "flux", "job", "attach", job])
     demo.report()
-    demo.console.print("\n[green]The burst is up.[/green] `make teardown` takes it away, `make down` the sandbox.")
+    demo.console.print(
+        "\n[green]The burst is up.[/green] `make teardown` takes it away, `make down` the sandbox."
+    )
 
 
 def teardown(demo: Demo) -> None:
     """Run the teardown playbook and show what is left."""
-    demo.step(
-        "Tear down", [str(Path(sys.executable).with_name("ansible-playbook")), "playbooks/teardown.yml"], shown="ansible-playbook playbooks/teardown.yml"
-    )
+    demo.playbook("Tear down", "playbooks/teardown.yml")
     demo.step("What is left", demo.sandbox("status"), shown="python -m sandbox status")
     demo.report()
 
 
 def main() -> int:
     """Run one demo; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m sandbox.demo", description="A whole burst in the sandbox.")
+    parser = argparse.ArgumentParser(
+        prog="python -m sandbox.demo", description="A whole burst in the sandbox."
+    )
     parser.add_argument("what", choices=["burst", "teardown"])
     parser.add_argument("--flux", choices=["auto", "real", "standin"], default="auto")
     parser.add_argument("--name", default=os.environ.get("FLUX_BURST_SANDBOX", "default"))
