@@ -82,7 +82,10 @@ def missing_packages() -> list[str]:
     missing = []
     for name in PACKAGES:
         found = subprocess.run(
-            ["dpkg-query", "-W", "-f", "${Status}", name], capture_output=True, text=True, check=False
+            ["dpkg-query", "-W", "-f", "${Status}", name],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if found.stdout != "install ok installed":
             missing.append(name)
@@ -121,7 +124,9 @@ def install_packages(names: list[str]) -> None:
         )
         if done.returncode:
             last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
-            raise SetupError(f"'{' '.join(command)}' failed: {last}; put that right, then run make again.")
+            raise SetupError(
+                f"'{' '.join(command)}' failed: {last}; put that right, then run make again."
+            )
 
 
 def make_venv(requirements: Path) -> None:
@@ -130,11 +135,15 @@ def make_venv(requirements: Path) -> None:
     The stamp is written last, so an interrupted installation is continued by the next run.
     """
     texts = [path.read_bytes() for path in sorted(TOP.glob("requirements*.txt"))]
-    want = hashlib.sha256(b"\n".join([sys.version.encode(), requirements.name.encode(), *texts])).hexdigest()
+    want = hashlib.sha256(
+        b"\n".join([sys.version.encode(), requirements.name.encode(), *texts])
+    ).hexdigest()
     stamp = VENV / f".{requirements.stem}.stamp"
     if stamp.exists() and stamp.read_text() == want:
         return
-    say(f"installing Python packages of {requirements.name} into .venv (a minute or two the first time)")
+    say(
+        f"installing Python packages of {requirements.name} into .venv (a minute or two the first time)"
+    )
     pip = [str(VENV / "bin" / "python"), "-m", "pip"]
     for command in (
         [sys.executable, "-m", "venv", str(VENV)],
@@ -166,7 +175,9 @@ def link_collection() -> None:
 def main() -> int:
     """Run every step; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("requirements", help="requirements file to install, for instance requirements-test.txt")
+    parser.add_argument(
+        "requirements", help="requirements file to install, for instance requirements-test.txt"
+    )
     requirements = TOP / parser.parse_args().requirements
     try:
         check_machine()

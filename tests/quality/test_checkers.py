@@ -88,7 +88,13 @@ def test_mypy_finds_nothing_in_the_sandbox() -> None:
 
 
 def test_ansible_lint_passes_at_profile_production(checkout: Path) -> None:
-    check("ansible-lint", "--offline", "--strict", cwd=checkout, ANSIBLE_COLLECTIONS_PATH=str(checkout.parents[2]))
+    check(
+        "ansible-lint",
+        "--offline",
+        "--strict",
+        cwd=checkout,
+        ANSIBLE_COLLECTIONS_PATH=str(checkout.parents[2]),
+    )
 
 
 def test_documentation_passes_antsibull(checkout: Path) -> None:

@@ -22,13 +22,17 @@ def load(role: str, part: str) -> dict[str, Any]:
 
 
 def options(role: str) -> dict[str, Any]:
-    found: dict[str, Any] = load(role, "meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    found: dict[str, Any] = load(role, "meta/argument_specs.yml")["argument_specs"]["main"][
+        "options"
+    ]
     return found
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_defaults_are_the_defaults_of_the_argument_specs(role: str) -> None:
-    described = {key: option["default"] for key, option in options(role).items() if "default" in option}
+    described = {
+        key: option["default"] for key, option in options(role).items() if "default" in option
+    }
     assert load(role, "defaults/main.yml") == described
 
 
@@ -44,7 +48,9 @@ def test_every_option_is_used(role: str) -> None:
         for path in [*(TOP / "roles" / role).rglob("*"), *(TOP / "playbooks").glob("*")]
         if path.is_file() and "meta" not in path.parts and "defaults" not in path.parts
     )
-    text += (TOP / "plugins/inventory/gce.py").read_text() + (TOP / "inventory/sandbox/hosts.yml").read_text()
+    text += (TOP / "plugins/inventory/gce.py").read_text() + (
+        TOP / "inventory/sandbox/hosts.yml"
+    ).read_text()
     assert [key for key in options(role) if not re.search(rf"\b{key}\b", text)] == []
 
 

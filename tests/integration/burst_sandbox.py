@@ -1,0 +1,118 @@
+# Copyright: flux.burst contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A sandbox driven by the commands that a user types, for tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+LEAD = "flux-sample-0"
+RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.M)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a command printed, both streams together, and its exit code."""
+
+    code: int
+    output: str
+
+    @property
+    def recap(self) -> dict[str, dict[str, int]]:
+        """The play recap: host -> ok, changed, unreachable, failed."""
+        keys = ("ok", "changed", "unreachable", "failed")
+        return {
+            row[0]: dict(zip(keys, map(int, row[1:]), strict=True))
+            for row in RECAP.findall(self.output)
+        }
+
+    @property
+    def changed(self) -> dict[str, int]:
+        """The hosts that the recap calls changed, with how often."""
+        return {host: row["changed"] for host, row in self.recap.items() if row["changed"]}
+
+
+@dataclass
+class Sandbox:
+    """One sandbox by name: its commands, and Ansible pointed at it."""
+
+    name: str
+    flux: str
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def state(self) -> Path:
+        """Its directory on the controller."""
+        return Path("/run/flux-burst-sandbox") / self.name
+
+    def run(self, *command: str, **env: str) -> Run:
+        """Run a command in the checkout with this sandbox's environment."""
+        path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(
+            command,
+            cwd=TOP,
+            env={**os.environ, **self.env, "PATH": path, "ANSIBLE_NOCOLOR": "1", **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        return Run(done.returncode, done.stdout)
+
+    def command(self, word: str, *words: str) -> Run:
+        """Run `python -m sandbox WORD --name NAME ...`."""
+        return self.run(sys.executable, "-m", "sandbox", word, "--name", self.name, *words)
+
+    def up(self) -> Run:
+        """Bring it up and read the environment that points clients at it."""
+        done = self.command("up", "--flux", self.flux, "--latency", "none")
+        if done.code == 0:
+            for line in self.command("env").output.splitlines():
+                for word in shlex.split(line)[1:]:
+                    key, _, value = word.partition("=")
+                    self.env[key] = value
+        return done
+
+    def status(self) -> dict[str, Any]:
+        """What it holds."""
+        found: dict[str, Any] = json.loads(self.command("status", "--json").output)
+        return found
+
+    def execute(self, machine: str, *command: str, user: str = "root") -> Run:
+        """Run a command in a machine."""
+        return self.command("exec", "--user", user, machine, "--", *command)
+
+    def on_lead(self, *command: str) -> Run:
+        """Run a command as the instance's owner on the lead."""
+        return self.execute(LEAD, *command, user="flux")
+
+    def playbook(self, name: str, *options: str, **env: str) -> Run:
+        """Run a playbook of the collection."""
+        return self.run("ansible-playbook", f"playbooks/{name}.yml", *options, **env)
+
+
+def flux_kinds() -> list[Any]:
+    """The kinds of Flux to test with: the stand-in always, the real one where it is installed."""
+    real = pytest.param(
+        "real",
+        marks=[
+            pytest.mark.real_flux,
+            pytest.mark.skipif(not shutil.which("flux"), reason="no real Flux in /usr"),
+        ],
+    )
+    return [real, "standin"]

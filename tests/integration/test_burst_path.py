@@ -1,0 +1,257 @@
+# Copyright: flux.burst contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A whole burst as a user has it, step by step in one sandbox: the tests of this module run in their order.
+
+Check mode -> burst -> again -> mend what was changed by hand -> teardown -> again, with the real Flux and with the
+stand-in.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from burst_sandbox import LEAD, TOP, Run, Sandbox
+from sandbox.server.validate import check_log
+
+pytestmark = pytest.mark.machines
+
+HOSTS = ["gffw-compute-a-001", "gffw-compute-a-002", "gffw-compute-a-003"]
+EVERYONE = {*HOSTS, LEAD, "localhost"}
+NOTHING = {
+    "instances": [],
+    "networks": [],
+    "subnetworks": [],
+    "routers": [],
+    "firewalls": [],
+    "addresses": [],
+}
+JOB = ["flux", "submit", "-N", "4", "--cwd", "/tmp", "--setattr=burstable", "hostname"]
+
+
+def succeeded(done: Run) -> Run:
+    """Return the run, or fail with all that it printed."""
+    assert done.code == 0, done.output
+    return done
+
+
+def burst_holdings(sandbox: Sandbox) -> dict[str, list[object]]:
+    """What the burst's project holds in Compute Engine."""
+    found: dict[str, list[object]] = sandbox.status()["projects"].get("sandbox-project", NOTHING)
+    return found
+
+
+def secrets(sandbox: Sandbox) -> dict[str, bytes]:
+    """The lead's munge key and the parts of its certificate, in every form in which they could be seen."""
+    key = base64.b64decode(
+        succeeded(sandbox.execute(LEAD, "base64", "-w0", "/etc/munge/munge.key")).output
+    )
+    cert = succeeded(sandbox.execute(LEAD, "cat", "/etc/flux/system/curve.cert")).output.encode()
+    secret = next(line for line in cert.splitlines() if b"secret-key" in line).split(b'"')[1]
+    return {
+        "munge key": key,
+        "munge key in base64": base64.b64encode(key)[:60],
+        "munge key in hex": key.hex().encode()[:60],
+        "certificate's secret key": secret,
+        "certificate in base64": base64.b64encode(cert)[:60],
+        "certificate's end in base64": base64.b64encode(cert)[-60:],
+    }
+
+
+def controller_files(sandbox: Sandbox) -> list[Path]:
+    """Every regular file that a run could have written on the controller; the machines' own disks are left out."""
+    home = Path.home()
+    tops = [
+        sandbox.state,
+        home / ".ansible",
+        home / ".ssh",
+        Path("/tmp"),
+        TOP / ".cache",
+        Path("/dev/shm"),
+    ]
+    found = []
+    for top in tops:
+        for folder, names, files in os.walk(top):
+            if Path(folder) == sandbox.state:
+                names[:] = [name for name in names if name != "machines"]
+            paths = (Path(folder) / name for name in files)
+            found += [path for path in paths if path.is_file() and not path.is_symlink()]
+    return found
+
+
+def test_a_fresh_sandbox_has_a_lead_and_a_worker_and_nothing_in_the_project(
+    sandbox: Sandbox,
+) -> None:
+    assert burst_holdings(sandbox) == NOTHING
+    listed = succeeded(sandbox.on_lead("flux", "resource", "list")).output
+    down = next(line for line in listed.splitlines() if line.split()[0] == "down")
+    assert down.split()[-1] == "gffw-compute-a-[001-003]"
+
+
+def test_a_queue_without_burstable_jobs_is_a_success_that_says_so(sandbox: Sandbox) -> None:
+    done = succeeded(sandbox.playbook("burst"))
+    assert "nothing to burst" in done.output
+    assert done.changed == {}
+    assert burst_holdings(sandbox) == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "wanted"),
+    [
+        ("burst_hostlist", "gffw-compute-a-[001-", "hostlist"),
+        ("burst_lead_port", "http", "int"),
+        ("burst_name", "My_Burst", "lower case"),
+        ("burst_machine_typ", "n2-standard-2", "burst_machine_type"),
+    ],
+)
+def test_bad_input_is_one_clear_error_and_creates_nothing(
+    sandbox: Sandbox, variable: str, value: str, wanted: str
+) -> None:
+    done = sandbox.playbook("burst", "-e", f"{variable}={value}")
+    assert done.code != 0
+    assert variable in done.output
+    assert wanted in done.output
+    assert "Traceback" not in done.output
+    assert burst_holdings(sandbox) == NOTHING
+
+
+def test_a_lead_without_a_broker_is_named(sandbox: Sandbox) -> None:
+    done = sandbox.playbook("burst", "-e", "lead_uri=local:///run/flux/nowhere")
+    assert done.code != 0
+    assert "local:///run/flux/nowhere" in done.output
+    assert "Traceback" not in done.output
+    assert burst_holdings(sandbox) == NOTHING
+
+
+def test_check_mode_lists_what_would_be_created_and_creates_nothing(sandbox: Sandbox) -> None:
+    succeeded(sandbox.on_lead(*JOB))
+    done = succeeded(sandbox.playbook("burst", "--check", "--diff"))
+    for name in [*HOSTS, "flux-burst-net", "flux-burst-router", "flux-burst-allow-iap-ssh"]:
+        assert name in done.output
+    assert done.changed == {"localhost": 2}
+    assert burst_holdings(sandbox) == NOTHING
+
+
+def test_a_burst_runs_the_waiting_job_on_the_new_machines(sandbox: Sandbox, tmp_path: Path) -> None:
+    known = secrets(sandbox)
+    done = succeeded(sandbox.playbook("burst", "-vvv", "--diff"))
+    assert set(done.changed) == {*HOSTS, "localhost"}
+    output = succeeded(sandbox.on_lead("timeout", "60", "flux", "job", "attach", last_job(sandbox)))
+    assert set(HOSTS) <= set(output.output.split())
+    assert "flux-sample-1" in output.output
+    listed = succeeded(sandbox.on_lead("flux", "resource", "list")).output
+    free = next(line for line in listed.splitlines() if line.split()[0] == "free")
+    assert "gffw-compute-a-[001-003]" in free
+    found = [name for name, text in known.items() if text in done.output.encode()]
+    assert found == [], "secrets in the output of ansible-playbook -vvv"
+    found = []
+    for path in controller_files(sandbox):
+        content = path.read_bytes()
+        found += [f"{name} in {path}" for name, text in known.items() if text in content]
+    assert found == [], "secrets in files of the controller, or in the request log"
+    assert (sandbox.state / "requests.jsonl").stat().st_size > 10_000
+
+
+def last_job(sandbox: Sandbox) -> str:
+    """The id of the job that was submitted last."""
+    return succeeded(sandbox.on_lead("flux", "job", "last")).output.strip()
+
+
+def test_every_request_and_response_agrees_with_google_s_discovery_document(
+    sandbox: Sandbox,
+) -> None:
+    assert check_log(sandbox.state / "requests.jsonl") == []
+
+
+def test_a_second_burst_changes_nothing_and_a_new_job_runs_at_once(sandbox: Sandbox) -> None:
+    succeeded(sandbox.on_lead(*JOB))
+    output = succeeded(sandbox.on_lead("timeout", "30", "flux", "job", "attach", last_job(sandbox)))
+    assert set(HOSTS) <= set(output.output.split())
+    done = succeeded(sandbox.playbook("burst"))
+    assert done.changed == {}
+    assert set(done.recap) == EVERYONE
+    assert all(done.recap[host]["ok"] >= 5 for host in HOSTS), "the plays stopped early"
+
+
+def test_check_mode_on_a_standing_burst_changes_nothing(sandbox: Sandbox) -> None:
+    assert succeeded(sandbox.playbook("burst", "--check", "--diff")).changed == {}
+
+
+def test_the_inventory_shows_the_machines_and_ansible_reaches_them(sandbox: Sandbox) -> None:
+    graph = succeeded(sandbox.run("ansible-inventory", "-i", "inventory/sandbox", "--graph"))
+    after = graph.output[graph.output.index("@burst_nodes") :]
+    assert all(f"--{host}" in after for host in HOSTS)
+    ping = succeeded(sandbox.run("ansible", "burst_nodes", "-m", "ping"))
+    assert ping.output.count("pong") == len(HOSTS)
+
+
+def test_what_was_changed_by_hand_is_put_right_and_is_the_only_change(sandbox: Sandbox) -> None:
+    config = "/etc/flux/system/conf.d/system.toml"
+    succeeded(sandbox.execute(HOSTS[0], "sh", "-c", f"echo '# by hand' >> {config}"))
+    succeeded(sandbox.execute(HOSTS[1], "systemctl", "stop", "flux"))
+    firewall = "flux-burst-allow-internal"
+    widen_firewall(sandbox, firewall)
+    done = succeeded(sandbox.playbook("burst", "--diff"))
+    assert done.changed == {HOSTS[0]: 1, HOSTS[1]: 1, "localhost": 1}
+    assert "by hand" in done.output
+    assert firewall in done.output
+    assert "by hand" not in succeeded(sandbox.execute(HOSTS[0], "cat", config)).output
+    state = succeeded(sandbox.execute(HOSTS[1], "systemctl", "is-active", "flux"))
+    assert state.output.strip() == "active"
+    assert succeeded(sandbox.playbook("burst")).changed == {}
+
+
+def widen_firewall(sandbox: Sandbox, name: str) -> None:
+    """Open a firewall to the world, as somebody might by hand."""
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import compute_v1
+
+    client = compute_v1.FirewallsClient(
+        credentials=AnonymousCredentials(),
+        client_options={"api_endpoint": sandbox.env["FLUX_BURST_COMPUTE_ENDPOINT"]},
+    )
+    client.patch_unary(
+        project="sandbox-project",
+        firewall=name,
+        firewall_resource=compute_v1.Firewall(source_ranges=["0.0.0.0/0"]),
+    )
+
+
+def test_status_shows_machines_and_ranks(sandbox: Sandbox) -> None:
+    done = succeeded(sandbox.playbook("status"))
+    assert all(host in done.output for host in HOSTS)
+    assert done.changed == {}
+
+
+def test_teardown_leaves_nothing(sandbox: Sandbox) -> None:
+    done = succeeded(sandbox.playbook("teardown"))
+    assert set(done.changed) == EVERYONE
+    assert burst_holdings(sandbox) == NOTHING
+    listed = succeeded(sandbox.on_lead("flux", "resource", "list")).output
+    down = next(line for line in listed.splitlines() if line.split()[0] == "down")
+    assert down.split()[-1] == "gffw-compute-a-[001-003]"
+    drained = succeeded(sandbox.on_lead("flux", "resource", "drain")).output
+    assert "gffw" not in drained
+
+
+def test_a_second_teardown_changes_nothing(sandbox: Sandbox) -> None:
+    assert succeeded(sandbox.playbook("teardown")).changed == {}
+
+
+def test_every_request_of_the_whole_path_agrees_with_the_discovery_document(
+    sandbox: Sandbox,
+) -> None:
+    assert check_log(sandbox.state / "requests.jsonl") == []
+
+
+def test_the_inventory_is_empty_again(sandbox: Sandbox) -> None:
+    graph = succeeded(sandbox.run("ansible-inventory", "-i", "inventory/sandbox", "--graph"))
+    assert "gffw" not in graph.output
+    assert (
+        yaml.safe_load((TOP / "inventory/sandbox/gce.yml").read_text())["plugin"]
+        == "flux.burst.gce"
+    )
