@@ -1,0 +1,205 @@
+# Copyright: flux.burst contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Changing Compute Engine, by google-cloud-compute.
+
+Requests are the plain JSON of Google's REST reference; the client library carries them. It is imported when the first
+change is made, and not before: that costs two seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ansible.module_utils.basic import env_fallback
+from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
+from ansible_collections.flux.burst.plugins.module_utils._gce_session import credentials
+
+# Kept in sync with doc_fragments/_gce.py.
+ARGUMENTS: dict[str, Any] = {
+    "burst": {"type": "str", "required": True},
+    "project": {
+        "type": "str",
+        "required": True,
+        "fallback": (env_fallback, ["GOOGLE_CLOUD_PROJECT"]),
+    },
+    "credentials_file": {
+        "type": "path",
+        "fallback": (env_fallback, ["GOOGLE_APPLICATION_CREDENTIALS"]),
+    },
+    "compute_endpoint": {
+        "type": "str",
+        "fallback": (env_fallback, ["FLUX_BURST_COMPUTE_ENDPOINT"]),
+        "default": "https://compute.googleapis.com",
+    },
+}
+WAIT_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of resource: its client, its message, its name among a request's fields, and where it lives."""
+
+    client: str
+    message: str
+    field: str
+    scope: str
+
+
+KINDS = {
+    "network": Kind("NetworksClient", "Network", "network", "global"),
+    "subnetwork": Kind("SubnetworksClient", "Subnetwork", "subnetwork", "region"),
+    "router": Kind("RoutersClient", "Router", "router", "region"),
+    "firewall": Kind("FirewallsClient", "Firewall", "firewall", "global"),
+    "instance": Kind("InstancesClient", "Instance", "instance", "zone"),
+}
+OPERATIONS = {
+    "global": "GlobalOperationsClient",
+    "region": "RegionOperationsClient",
+    "zone": "ZoneOperationsClient",
+}
+
+
+@dataclass(frozen=True)
+class Started:
+    """An operation that runs. `place` is its region or zone as request fields, `what` names it in messages."""
+
+    name: str
+    scope: str
+    place: dict[str, str]
+    what: str
+    began: str
+
+
+class GceClient:
+    """Starts changes and waits for them. Every method raises GceError."""
+
+    def __init__(self, project: str, compute_endpoint: str, credentials_file: str | None) -> None:
+        try:
+            from google.cloud import compute_v1
+        except ImportError:
+            raise GceError(
+                "wanted google-cloud-compute on the controller, found none: pip install google-cloud-compute"
+            ) from None
+        self.project = project
+        self._api: Any = compute_v1
+        self._clients: dict[str, Any] = {}
+        self._options = {
+            "credentials": credentials(credentials_file),
+            "client_options": {"api_endpoint": compute_endpoint},
+        }
+
+    def insert(self, kind: str, body: Mapping[str, Any], request_id: str, **place: str) -> Started:
+        """Start to create a resource."""
+        resource = {f"{KINDS[kind].field}_resource": self._message(KINDS[kind].message, body)}
+        what = f"create {kind} {body['name']}"
+        return self._start(kind, "insert", what, place, resource, request_id=request_id)
+
+    def patch(self, kind: str, name: str, body: Mapping[str, Any], **place: str) -> Started:
+        """Start to change some fields of a resource."""
+        resource = {f"{KINDS[kind].field}_resource": self._message(KINDS[kind].message, body)}
+        named = {KINDS[kind].field: name}
+        return self._start(kind, "patch", f"change {kind} {name}", place, {**resource, **named})
+
+    def delete(self, kind: str, name: str, **place: str) -> Started:
+        """Start to delete a resource."""
+        named = {KINDS[kind].field: name}
+        return self._start(kind, "delete", f"delete {kind} {name}", place, named)
+
+    def bulk_insert(self, body: Mapping[str, Any], request_id: str, zone: str) -> Started:
+        """Start to create many instances, all of them or none."""
+        resource = {
+            "bulk_insert_instance_resource_resource": self._message(
+                "BulkInsertInstanceResource", body
+            )
+        }
+        what = f"create {body['count']} instances in zone {zone}"
+        return self._start(
+            "instance", "bulk_insert", what, {"zone": zone}, resource, request_id=request_id
+        )
+
+    def set_labels(self, name: str, body: Mapping[str, Any], zone: str) -> Started:
+        """Start to set an instance's labels."""
+        message = self._message("InstancesSetLabelsRequest", body)
+        fields = {"instance": name, "instances_set_labels_request_resource": message}
+        return self._start(
+            "instance", "set_labels", f"label instance {name}", {"zone": zone}, fields
+        )
+
+    def set_metadata(self, name: str, body: Mapping[str, Any], zone: str) -> Started:
+        """Start to set an instance's metadata."""
+        fields = {"instance": name, "metadata_resource": self._message("Metadata", body)}
+        what = f"set metadata of instance {name}"
+        return self._start("instance", "set_metadata", what, {"zone": zone}, fields)
+
+    def wait(self, started: Started) -> None:
+        """Wait until an operation is done. Raises GceError with its own error where it failed."""
+        client = self._client(OPERATIONS[started.scope])
+        request = {"project": self.project, "operation": started.name, **started.place}
+        done = self._api.Operation.Status.DONE
+        while True:
+            operation = self._call(started.what, client.wait, request, timeout=WAIT_SECONDS)
+            if operation.status == done:
+                break
+        for error in operation.error.errors:
+            raise GceError(
+                explain(started.what, error.code, error.message, started.place),
+                status=operation.http_error_status_code,
+                code=error.code,
+            )
+
+    def _message(self, name: str, body: Mapping[str, Any]) -> Any:
+        return getattr(self._api, name).from_json(json.dumps(body))
+
+    def _client(self, name: str) -> Any:
+        if name not in self._clients:
+            self._clients[name] = getattr(self._api, name)(**self._options)
+        return self._clients[name]
+
+    def _start(
+        self,
+        kind: str,
+        method: str,
+        what: str,
+        place: dict[str, str],
+        fields: Mapping[str, Any],
+        **more: Any,
+    ) -> Started:
+        call = getattr(self._client(KINDS[kind].client), f"{method}_unary")
+        request = {"project": self.project, **place, **fields, **more}
+        operation = self._call(what, call, request)
+        return Started(operation.name, KINDS[kind].scope, place, what, operation.insert_time)
+
+    def _call(self, what: str, call: Any, request: Mapping[str, Any], **options: Any) -> Any:
+        import google.api_core.exceptions
+        import google.auth.exceptions
+        import requests
+
+        try:
+            return call(request=request, **options)
+        except google.api_core.exceptions.GoogleAPICallError as error:
+            status = int(error.code or 0)
+            reason = (getattr(error, "reason", "") or "") or f"HTTP {status}"
+            raise GceError(explain(what, reason, error.message, {}), status=status) from None
+        except (google.auth.exceptions.GoogleAuthError, requests.RequestException) as error:
+            said = str(error).splitlines()[0]
+            raise GceError(
+                f"wanted to {what}, found '{said}': check the endpoint, the credentials and the network."
+            ) from None
+
+
+def explain(what: str, code: str, message: str, place: Mapping[str, str]) -> str:
+    """Return a failure as one line: what was wanted, what was found, what to do."""
+    where = place.get("zone", "the zone")
+    advice = "put that right and run again; what exists already is kept."
+    if "RESOURCE_POOL_EXHAUSTED" in code or "STOCKOUT" in code:
+        advice = f"{where} has none left; choose another burst_zone or burst_machine_type."
+    elif "QUOTA" in code:
+        advice = "raise the quota, or lower burst_max_hosts."
+    elif "403" in code:
+        advice = "give the credentials roles/compute.admin on burst_project."
+    said = " ".join(message.split()) or "no message"
+    return f"wanted to {what}, found {code} ({said.rstrip('.')}): {advice}"

@@ -1,0 +1,360 @@
+# Copyright: flux.burst contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""TCP to a machine through Google's Identity-Aware Proxy (IAP), as a library and as ssh's ProxyCommand.
+
+The wire protocol is what gcloud's start-iap-tunnel speaks: a WebSocket whose binary messages carry a tag, big-endian
+numbers and at most 16384 bytes of data. What was sent is kept until it is acknowledged, so that a connection that drops
+is resumed where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import struct
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+SUBPROTOCOL = "relay.tunnel.cloudproxy.app"
+ORIGIN = "bot:iap-tunneler"
+SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+CONNECTED, RECONNECTED, DATA, ACK = 1, 2, 4, 7
+FRAME = 16384
+ACK_EVERY = 2 * FRAME
+ACK_IDLE = 2.0
+KEEP = 1024 * 1024
+UNREACHABLE, REAUTHENTICATE, NORMAL = 4003, 4004, 1000
+BACKOFF = (0.1, 0.3, 1.0, 3.0, 5.0)
+
+
+class TunnelError(Exception):
+    """What was wanted, what was found, what to do, in one line."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A port of a machine, and the relay that leads to it. `ca_file` replaces the system's certificates."""
+
+    project: str
+    zone: str
+    instance: str
+    port: int
+    endpoint: str
+    ca_file: str | None = None
+
+    @property
+    def wanted(self) -> str:
+        """How the target is called in messages."""
+        return f"port {self.port} of {self.instance} (project {self.project}, zone {self.zone})"
+
+    def connect_url(self) -> str:
+        """Where a new connection begins."""
+        query = {
+            "project": self.project,
+            "zone": self.zone,
+            "instance": self.instance,
+            "interface": "nic0",
+            "port": self.port,
+            "newWebsocket": "True",
+        }
+        return f"{self.endpoint}/v4/connect?{urlencode(query)}"
+
+    def reconnect_url(self, sid: str, received: int) -> str:
+        """Where a dropped connection goes on; received counts the bytes that came so far."""
+        query = {"sid": sid, "ack": received, "zone": self.zone, "newWebsocket": "True"}
+        return f"{self.endpoint}/v4/reconnect?{urlencode(query)}"
+
+
+def data_frames(data: bytes) -> list[bytes]:
+    """Return the messages that carry some data."""
+    parts = [data[start : start + FRAME] for start in range(0, len(data), FRAME)]
+    return [struct.pack(">HI", DATA, len(part)) + part for part in parts]
+
+
+class Stream:
+    """Both directions of a tunnel as numbers and bytes: nothing here waits or sends.
+
+    `unacked` is what the relay has not acknowledged, which begins at byte `acked` of all that was sent.
+    """
+
+    def __init__(self) -> None:
+        self.sid = ""
+        self.unacked = bytearray()
+        self.acked = 0
+        self.received = 0
+        self.told = 0
+
+    def send(self, data: bytes) -> list[bytes]:
+        """Keep data until it is acknowledged and return the messages that carry it."""
+        self.unacked += data
+        return data_frames(data)
+
+    def acknowledge(self) -> bytes:
+        """Return the message that tells the relay what has been received."""
+        self.told = self.received
+        return struct.pack(">HQ", ACK, self.received)
+
+    @property
+    def owes(self) -> int:
+        """How many received bytes the relay was not told of."""
+        return self.received - self.told
+
+    def receive(self, message: bytes) -> bytes:
+        """Take one message in; return the data that it carries. Raises TunnelError where the relay breaks the rules."""
+        try:
+            (tag,) = struct.unpack_from(">H", message)
+            if tag == CONNECTED:
+                (size,) = struct.unpack_from(">I", message, 2)
+                self.sid = message[6 : 6 + size].decode()
+            elif tag in (RECONNECTED, ACK):
+                self._forget(struct.unpack_from(">Q", message, 2)[0])
+            elif tag == DATA:
+                (size,) = struct.unpack_from(">I", message, 2)
+                if not self.sid or len(message) != 6 + size or size > FRAME:
+                    raise TunnelError(_broken(f"{len(message)} bytes of data out of place"))
+                self.received += size
+                return message[6:]
+        except (struct.error, UnicodeDecodeError):
+            raise TunnelError(_broken("a message cut short")) from None
+        return b""
+
+    def _forget(self, upto: int) -> None:
+        if not self.acked <= upto <= self.acked + len(self.unacked):
+            raise TunnelError(
+                _broken(f"{upto} bytes acknowledged of {self.acked + len(self.unacked)}")
+            )
+        del self.unacked[: upto - self.acked]
+        self.acked = upto
+
+
+def _broken(what: str) -> str:
+    return f"wanted the IAP relay's protocol, found {what}: check that the endpoint is an IAP relay"
+
+
+Token = Callable[[], Awaitable[str]]
+
+
+class Tunnel:
+    """Carries a reader's bytes to the target and the target's bytes to a writer."""
+
+    def __init__(self, target: Target, token: Token) -> None:
+        self.target = target
+        self.token = token
+        self.stream = Stream()
+        self.room = asyncio.Event()
+        self.room.set()
+
+    async def run(self, reader: asyncio.StreamReader, writer: Any) -> None:
+        """Carry until either side closes. Raises TunnelError."""
+        import aiohttp
+
+        ended = asyncio.Event()
+        source = _Source(reader, ended)
+        async with aiohttp.ClientSession() as session:
+            tries = 0
+            while True:
+                before = self.stream.received + self.stream.acked
+                try:
+                    socket = await self._open(session)
+                except aiohttp.ClientError as error:
+                    if not self.stream.sid or tries >= len(BACKOFF):
+                        raise self._refused(error) from None
+                    code = 0
+                else:
+                    async with socket:
+                        code = await self._carry(socket, source, writer)
+                if code == NORMAL or ended.is_set():
+                    return
+                self._check_code(code)
+                tries = 0 if self.stream.received + self.stream.acked > before else tries + 1
+                if tries > len(BACKOFF):
+                    raise TunnelError(
+                        f"wanted the tunnel to {self.target.wanted} resumed, found it dropped {tries} times "
+                        "in a row: check the network, then run again."
+                    )
+                await asyncio.sleep(BACKOFF[max(tries - 1, 0)])
+
+    async def _open(self, session: Any) -> Any:
+        stream = self.stream
+        url = (
+            self.target.reconnect_url(stream.sid, stream.received)
+            if stream.sid
+            else self.target.connect_url()
+        )
+        return await session.ws_connect(
+            url,
+            protocols=(SUBPROTOCOL,),
+            origin=ORIGIN,
+            headers={"Authorization": f"Bearer {await self.token()}"},
+            ssl=_tls(self.target),
+            max_msg_size=2 * FRAME,
+            autoping=True,
+            compress=0,
+        )
+
+    async def _carry(self, socket: Any, source: _Source, writer: Any) -> int:
+        """Carry over one WebSocket until it closes; return its close code, 0 where it just dropped."""
+        first = asyncio.Event()
+        sending = asyncio.create_task(self._send(socket, source, first))
+        try:
+            while True:
+                try:
+                    message = await socket.receive(timeout=ACK_IDLE if self.stream.owes else None)
+                except TimeoutError:
+                    await socket.send_bytes(self.stream.acknowledge())
+                    continue
+                if not isinstance(message.data, bytes):
+                    return int(socket.close_code or 0)
+                data = self.stream.receive(message.data)
+                if self.stream.sid:
+                    first.set()
+                if len(self.stream.unacked) < KEEP:
+                    self.room.set()
+                if data:
+                    writer.write(data)
+                    await writer.drain()
+                if self.stream.owes > ACK_EVERY:
+                    await socket.send_bytes(self.stream.acknowledge())
+        except ConnectionError:
+            return 0
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+
+    async def _send(self, socket: Any, source: _Source, first: asyncio.Event) -> None:
+        """Send what is kept from before, then what the source gives; close after its end."""
+        await first.wait()
+        for frame in data_frames(bytes(self.stream.unacked)):
+            await socket.send_bytes(frame)
+        while True:
+            await self.room.wait()
+            data = await source.read()
+            if not data:
+                await socket.close(code=NORMAL)
+                return
+            for frame in self.stream.send(data):
+                await socket.send_bytes(frame)
+            if len(self.stream.unacked) >= KEEP:
+                self.room.clear()
+
+    def _check_code(self, code: int) -> None:
+        if code == UNREACHABLE or (code >= 4000 and code != REAUTHENTICATE):
+            raise TunnelError(
+                f"wanted {self.target.wanted}, found the relay's close code {code}: the machine does not "
+                "listen there (yet), does not exist, or no firewall allows the port from 35.235.240.0/20."
+            )
+        if not self.stream.sid:
+            raise TunnelError(
+                f"wanted {self.target.wanted}, found the relay closing with code {code} before it connected: "
+                "see the relay's status, then run again."
+            )
+
+    def _refused(self, error: Exception) -> TunnelError:
+        wanted = f"wanted {self.target.wanted} through {self.target.endpoint}"
+        status = getattr(error, "status", 0)
+        if status in (401, 403):
+            return TunnelError(
+                f"{wanted}, found HTTP {status}: the credentials need roles/iap.tunnelResourceAccessor on "
+                "the project."
+            )
+        return TunnelError(f"{wanted}, found '{error}': check the endpoint and the network.")
+
+
+class _Source:
+    """A reader that notes its end; a read that a dropped connection cancelled loses nothing."""
+
+    def __init__(self, reader: asyncio.StreamReader, ended: asyncio.Event) -> None:
+        self.reader = reader
+        self.ended = ended
+
+    async def read(self) -> bytes:
+        data = await self.reader.read(FRAME)
+        if not data:
+            self.ended.set()
+        return data
+
+
+def _tls(target: Target) -> Any:
+    import ssl
+
+    return ssl.create_default_context(cafile=target.ca_file) if target.ca_file else True
+
+
+def google_token(credentials_file: str | None) -> Token:
+    """Return what fetches an access token for a service account file, or for the default credentials."""
+
+    async def token() -> str:
+        return await asyncio.to_thread(_fetch, credentials_file)
+
+    return token
+
+
+def _fetch(credentials_file: str | None) -> str:
+    import google.auth
+    import google.auth.exceptions
+    from google.auth.transport.requests import Request
+
+    try:
+        credentials, _project = (
+            google.auth.load_credentials_from_file(credentials_file, scopes=[SCOPE])
+            if credentials_file
+            else google.auth.default(scopes=[SCOPE])
+        )
+        credentials.refresh(Request())
+    except (google.auth.exceptions.GoogleAuthError, OSError) as error:
+        said = str(error.args[0] if error.args else error).splitlines()[0]
+        raise TunnelError(
+            f"wanted an access token from {credentials_file or 'the default credentials'}, found '{said}': "
+            "set burst_credentials_file, or run gcloud auth application-default login."
+        ) from None
+    return str(credentials.token)
+
+
+async def _stdio() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(reader)
+    await loop.connect_read_pipe(lambda: protocol, sys.stdin.buffer)
+    transport, flow = await loop.connect_write_pipe(
+        lambda: asyncio.streams.FlowControlMixin(loop), sys.stdout.buffer
+    )
+    return reader, asyncio.StreamWriter(transport, flow, reader, loop)
+
+
+async def _main(target: Target, credentials_file: str | None) -> None:
+    reader, writer = await _stdio()
+    await Tunnel(target, google_token(credentials_file)).run(reader, writer)
+
+
+def main() -> int:
+    """Be ssh's ProxyCommand: carry standard input and output; return the exit code."""
+    parser = argparse.ArgumentParser(
+        description="TCP to a machine through IAP, on standard input and output."
+    )
+    for name in ("project", "zone", "instance", "endpoint"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--port", type=int, default=22)
+    parser.add_argument("--ca-file")
+    parser.add_argument("--credentials-file")
+    parser.add_argument("--error-file", type=Path, help="also write a failure there")
+    options = vars(parser.parse_args())
+    credentials_file, error_file = options.pop("credentials_file"), options.pop("error_file")
+    try:
+        asyncio.run(_main(Target(**options), credentials_file))
+    except TunnelError as error:
+        print(f"iap: {error}", file=sys.stderr)
+        if error_file:
+            error_file.write_text(f"iap: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
