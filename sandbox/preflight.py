@@ -55,6 +55,11 @@ def check_host() -> None:
 def check_machines() -> None:
     """Raise PreflightError where machines cannot be booted here."""
     _check_tools()
+    check_capacity()
+
+
+def check_capacity() -> None:
+    """Raise PreflightError where disk, memory, CPUs or inotify instances do not suffice for a burst."""
     _check_disk(paths.CACHE)
     _check_memory(Path("/proc/meminfo").read_text())
     _check_cpus(len(os.sched_getaffinity(0)))

@@ -1,0 +1,135 @@
+# Copyright: flux.burst contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The HTTP side: Compute Engine, the token endpoint and the sandbox's own status, on one port."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from aiohttp import web
+
+from sandbox.server import batch, catalog, firewalls, instance_methods, nat, networks, resources
+from sandbox.server.api import Api
+from sandbox.server.errors import ApiError
+from sandbox.server.oauth import TokenError, Tokens
+from sandbox.server.requestlog import RequestLog
+from sandbox.server.state import Cloud, Resource
+
+BODY_LIMIT = 16 << 20
+METHOD_MODULES = (resources, networks, nat, firewalls, instance_methods)
+"""Importing them registers their methods."""
+COUNTED = ("networks", "subnetworks", "routers", "firewalls", "addresses")
+
+
+def _json(data: Any, status: int = 200) -> web.Response:
+    if data is None:
+        return web.Response(status=status)
+    return web.Response(
+        status=status, text=json.dumps(data), content_type="application/json", charset="utf-8"
+    )
+
+
+class Frontend:
+    """Serves HTTP. about is what /sandbox/status says of the sandbox itself."""
+
+    def __init__(self, api: Api, tokens: Tokens, log: RequestLog, about: Mapping[str, str]) -> None:
+        self.api, self.tokens, self.log, self.about = api, tokens, log, about
+        self.shutdown = asyncio.Event()
+
+    def application(self) -> web.Application:
+        """Return the web application."""
+        app = web.Application(client_max_size=BODY_LIMIT)
+        app.router.add_post("/token", self.token)
+        app.router.add_post("/batch/compute/v1", self.batch)
+        app.router.add_get("/sandbox/status", self.status)
+        app.router.add_get("/sandbox/serial/{project}/{name}", self.serial)
+        app.router.add_post("/sandbox/shutdown", self.stop)
+        app.router.add_route("*", "/{path:.*}", self.compute)
+        return app
+
+    async def _call(
+        self, verb: str, path: str, query: Mapping[str, str], body: bytes
+    ) -> tuple[int, Resource | None]:
+        status, answer, request = await self.api.answer(verb, path, query, body)
+        self.log.write(verb, path, query, status, request, answer)
+        return status, answer
+
+    async def compute(self, request: web.Request) -> web.Response:
+        """Answer a call of Compute Engine."""
+        path, body = request.rel_url.raw_path, await request.read()
+        status, answer = await self._call(request.method, path, request.query, body)
+        return _json(answer, status)
+
+    async def batch(self, request: web.Request) -> web.Response:
+        """Answer several calls."""
+
+        async def one(verb: str, url: str, body: bytes) -> tuple[int, Resource | None]:
+            parts = urlsplit(url)
+            query = dict(parse_qsl(parts.query, keep_blank_values=True))
+            return await self._call(verb, parts.path, query, body)
+
+        try:
+            content_type = request.headers.get("Content-Type", "")
+            kind, body = await batch.perform(content_type, await request.read(), one)
+        except ApiError as error:
+            return _json(error.body(), error.code)
+        return web.Response(body=body, headers={"Content-Type": kind})
+
+    async def token(self, request: web.Request) -> web.Response:
+        """Issue an access token. Neither it nor what it was asked with is logged."""
+        form = await request.post()
+        status, answer = 200, {}
+        try:
+            answer = self.tokens.issue(form)
+        except TokenError as error:
+            status, answer = 400, {"error": error.code, "error_description": error.description}
+        shown = {**answer, "access_token": "(redacted)"} if status == 200 else answer
+        asked = {"grant_type": form.get("grant_type"), "assertion": "(redacted)"}
+        self.log.write("POST", "/token", {}, status, asked, shown)
+        return _json(answer, status)
+
+    async def status(self, request: web.Request) -> web.Response:
+        """Say what there is."""
+        cloud = self.api.cloud
+        projects = {project: _project(cloud, project) for project in cloud.projects()}
+        site = [
+            {"name": it["name"], "address": it["address"], "status": it["status"]}
+            for it in _instances(cloud, catalog.SITE_PROJECT)
+        ]
+        return _json({**self.about, "projects": projects, "site": site})
+
+    async def serial(self, request: web.Request) -> web.Response:
+        """Return a machine's console output as text."""
+        cloud, part = self.api.cloud, request.match_info
+        if part["name"] not in {key.name for key in cloud.table(part["project"], "instances")}:
+            text = f"there is no machine {part['name']} in project {part['project']}\n"
+            return web.Response(status=404, text=text)
+        text = await cloud.thread(cloud.backend.serial, part["project"], part["name"])
+        return web.Response(text=text)
+
+    async def stop(self, request: web.Request) -> web.Response:
+        """End the server, and all machines with it."""
+        self.shutdown.set()
+        return _json({})
+
+
+def _instances(cloud: Cloud, project: str) -> list[dict[str, str]]:
+    return [
+        {
+            "name": key.name,
+            "zone": key.scope.split("/")[1],
+            "status": instance["status"],
+            "address": instance["networkInterfaces"][0]["networkIP"],
+        }
+        for key, instance in sorted(cloud.table(project, "instances").items())
+    ]
+
+
+def _project(cloud: Cloud, project: str) -> dict[str, Any]:
+    names = {kind: sorted(key.name for key in cloud.table(project, kind)) for kind in COUNTED}
+    return {"instances": _instances(cloud, project), **names}

@@ -1,0 +1,161 @@
+# Copyright: flux.burst contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What Compute Engine has before anybody makes anything: projects, places, machine types, images."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+PROJECT, SITE_PROJECT = "sandbox-project", "sandbox-site"
+NUMBERS = {PROJECT: "100000000001", SITE_PROJECT: "100000000002"}
+BORN = "2026-01-01T00:00:00.000-08:00"
+BASE = "https://www.googleapis.com/compute/v1"
+
+REGIONS = {
+    "us-central1": ("us-central1-a", "us-central1-b", "us-central1-c", "us-central1-f"),
+    "us-east1": ("us-east1-b", "us-east1-c", "us-east1-d"),
+}
+ZONES = {zone: region for region, zones in REGIONS.items() for zone in zones}
+
+IMAGES = {
+    PROJECT: (("flux-fw-bursted-x86-64-v20261101", "flux-fw-bursted-x86-64"),),
+    "debian-cloud": (
+        ("debian-12-bookworm-v20261110", "debian-12"),
+        ("debian-13-trixie-v20261110", "debian-13"),
+    ),
+    "ubuntu-os-cloud": (("ubuntu-2404-noble-amd64-v20261112", "ubuntu-2404-lts-amd64"),),
+    "rocky-linux-cloud": (("rocky-linux-9-v20261111", "rocky-linux-9"),),
+}
+
+# family -> (GiB of memory a vCPU, vCPU counts)
+FAMILIES = {
+    "e2-standard": (4, (2, 4, 8, 16, 32)),
+    "e2-highcpu": (1, (2, 4, 8, 16, 32)),
+    "n1-standard": (3.75, (1, 2, 4, 8, 16, 32, 64, 96)),
+    "n2-standard": (4, (2, 4, 8, 16, 32, 48, 64, 80, 96, 128)),
+    "n2-highcpu": (1, (2, 4, 8, 16, 32, 48, 64, 80, 96)),
+    "n2d-standard": (4, (2, 4, 8, 16, 32, 48, 64, 80, 96, 128, 224)),
+    "c2-standard": (4, (4, 8, 16, 30, 60)),
+    "c2d-standard": (4, (2, 4, 8, 16, 32, 56, 112)),
+    "c3-standard": (4, (4, 8, 22, 44, 88, 176)),
+    "h3-standard": (4, (88,)),
+}
+SHARED = {"e2-micro": 1, "e2-small": 2, "e2-medium": 4}
+QUOTAS = {"CPUS": 2400.0, "IN_USE_ADDRESSES": 575.0, "INSTANCES": 6000.0, "NETWORKS": 15.0}
+
+
+def fixed_id(path: str) -> str:
+    """Return an id that is the same for a path in every sandbox."""
+    return str(10**12 + zlib.crc32(path.encode()))
+
+
+def has_project(project: str) -> bool:
+    """Return whether there is such a project: ours, or one of Google's image projects."""
+    return project in NUMBERS or project.endswith(("-cloud", "-images"))
+
+
+def _base(kind: str, path: str, name: str) -> dict[str, Any]:
+    return {
+        "kind": f"compute#{kind}",
+        "id": fixed_id(path),
+        "creationTimestamp": BORN,
+        "name": name,
+        "selfLink": f"{BASE}/{path}",
+    }
+
+
+def project_resource(project: str) -> dict[str, Any]:
+    """Return a project."""
+    return {
+        **_base("project", f"projects/{project}", project),
+        "id": NUMBERS.get(project, fixed_id(project)),
+        "commonInstanceMetadata": {"kind": "compute#metadata", "fingerprint": "4wXsUOIZDU8="},
+        "quotas": [{"metric": "NETWORKS", "limit": QUOTAS["NETWORKS"], "usage": 0.0}],
+        "xpnProjectStatus": "UNSPECIFIED_XPN_PROJECT_STATUS",
+        "defaultNetworkTier": "PREMIUM",
+    }
+
+
+def regions(project: str) -> dict[str, dict[str, Any]]:
+    """Return the regions of a project by name."""
+    return {
+        region: {
+            **_base("region", f"projects/{project}/regions/{region}", region),
+            "description": region,
+            "status": "UP",
+            "zones": [f"{BASE}/projects/{project}/zones/{zone}" for zone in zones],
+            "quotas": [
+                {"metric": metric, "limit": limit, "usage": 0.0} for metric, limit in QUOTAS.items()
+            ],
+            "supportsPzs": False,
+        }
+        for region, zones in REGIONS.items()
+    }
+
+
+def zones(project: str) -> dict[str, dict[str, Any]]:
+    """Return the zones of a project by name."""
+    return {
+        zone: {
+            **_base("zone", f"projects/{project}/zones/{zone}", zone),
+            "description": zone,
+            "status": "UP",
+            "region": f"{BASE}/projects/{project}/regions/{region}",
+            "availableCpuPlatforms": ["Intel Cascade Lake", "Intel Ice Lake"],
+            "supportsPzs": False,
+        }
+        for zone, region in ZONES.items()
+    }
+
+
+def _sizes() -> dict[str, tuple[int, int, bool]]:
+    sizes = {
+        f"{family}-{count}": (count, int(count * memory * 1024), False)
+        for family, (memory, counts) in FAMILIES.items()
+        for count in counts
+    }
+    return sizes | {name: (2, memory * 1024, True) for name, memory in SHARED.items()}
+
+
+SIZES = _sizes()
+"""Machine type -> (vCPUs, MiB of memory, whether its cores are shared)."""
+
+
+def machine_types(project: str, zone: str) -> dict[str, dict[str, Any]]:
+    """Return the machine types of a zone by name."""
+    return {
+        name: {
+            **_base("machineType", f"projects/{project}/zones/{zone}/machineTypes/{name}", name),
+            "description": f"{cpus} vCPUs, {memory / 1024:g} GB RAM",
+            "guestCpus": cpus,
+            "memoryMb": memory,
+            "imageSpaceGb": 0,
+            "maximumPersistentDisks": 128,
+            "maximumPersistentDisksSizeGb": "263168",
+            "zone": zone,
+            "isSharedCpu": shared,
+            "architecture": "X86_64",
+        }
+        for name, (cpus, memory, shared) in SIZES.items()
+    }
+
+
+def images(project: str) -> dict[str, dict[str, Any]]:
+    """Return the images of a project by name."""
+    return {
+        name: {
+            **_base("image", f"projects/{project}/global/images/{name}", name),
+            "family": family,
+            "description": f"{family} as the sandbox boots it",
+            "status": "READY",
+            "sourceType": "RAW",
+            "architecture": "X86_64",
+            "diskSizeGb": "10",
+            "archiveSizeBytes": "1073741824",
+            "labelFingerprint": "42WmSpB8rSM=",
+            "storageLocations": ["us"],
+        }
+        for name, family in IMAGES.get(project, ())
+    }

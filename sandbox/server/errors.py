@@ -1,0 +1,86 @@
+# Copyright: flux.burst contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Errors as Compute Engine words them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+STATUS_WORDS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    409: "ALREADY_EXISTS",
+    412: "FAILED_PRECONDITION",
+    500: "INTERNAL",
+}
+
+
+class ApiError(Exception):
+    """A request that fails: HTTP code, Google's reason (notFound, invalid, ...) and message."""
+
+    def __init__(self, code: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.code, self.reason, self.message = code, reason, message
+
+    def body(self) -> dict[str, Any]:
+        """Return the JSON body of the answer."""
+        error: dict[str, Any] = {
+            "code": self.code,
+            "message": self.message,
+            "errors": [{"message": self.message, "domain": "global", "reason": self.reason}],
+        }
+        if self.code in STATUS_WORDS:
+            error["status"] = STATUS_WORDS[self.code]
+        return {"error": error}
+
+
+class OperationError(Exception):
+    """An operation that fails after it was accepted: error code, message, HTTP status."""
+
+    def __init__(self, code: str, message: str, http_status: int = 400) -> None:
+        super().__init__(message)
+        self.code, self.message, self.http_status = code, message, http_status
+
+
+def not_found(path: str) -> ApiError:
+    """A resource that is not there; path begins with projects/."""
+    return ApiError(404, "notFound", f"The resource '{path}' was not found")
+
+
+def already_exists(path: str) -> ApiError:
+    """A resource that is there already."""
+    return ApiError(409, "alreadyExists", f"The resource '{path}' already exists")
+
+
+def invalid(field: str, value: object, why: str) -> ApiError:
+    """A field or a parameter with a value that Google refuses."""
+    return ApiError(400, "invalid", f"Invalid value for field '{field}': '{value}'. {why}")
+
+
+def required(field: str) -> ApiError:
+    """A field that has to be there."""
+    return ApiError(400, "required", f"Required field '{field}' not specified")
+
+
+def not_ready(path: str) -> ApiError:
+    """A resource that is still being made or deleted."""
+    return ApiError(400, "resourceNotReady", f"The resource '{path}' is not ready")
+
+
+def in_use(kind: str, path: str, user: str) -> ApiError:
+    """A resource that cannot be deleted because another one uses it."""
+    return ApiError(
+        400,
+        "resourceInUseByAnotherResource",
+        f"The {kind} resource '{path}' is already being used by '{user}'",
+    )
+
+
+def stale(what: str) -> ApiError:
+    """A fingerprint that is not the current one."""
+    return ApiError(
+        412, "conditionNotMet", f"{what} fingerprint either invalid or resource labels have changed"
+    )
