@@ -77,12 +77,19 @@ def command(leader: int, who: Person, words: list[str], term: str) -> list[str]:
     ]
 
 
-def run(sandbox: str, machine: str, project: str | None, user: str, words: list[str]) -> NoReturn:
-    """Become the command: standard input and output and the exit code are its own. Raises ExecError."""
+def whole_command(
+    sandbox: str, machine: str, project: str | None, user: str, words: list[str]
+) -> list[str]:
+    """Return the command that runs another in a machine as one of its users. Raises ExecError."""
     key = find(sandbox, machine, project)
     leader = processes.leader(machine_namespace(sandbox, *key))
     if leader is None:
         raise ExecError(f"wanted {machine} running, found it dead: see logs {machine}")
     who = person(Path(f"/proc/{leader}/root/etc/passwd").read_text(), user)
-    whole = command(leader, who, words, os.environ.get("TERM", "dumb"))
+    return command(leader, who, words, os.environ.get("TERM", "dumb"))
+
+
+def run(sandbox: str, machine: str, project: str | None, user: str, words: list[str]) -> NoReturn:
+    """Become the command: standard input and output and the exit code are its own. Raises ExecError."""
+    whole = whole_command(sandbox, machine, project, user, words)
     os.execvp(whole[0], whole)

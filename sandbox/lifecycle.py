@@ -20,7 +20,7 @@ from typing import Any, Literal
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sandbox import cleanup, flux_files, paths, preflight
+from sandbox import cleanup, flux_files, inside, paths, preflight, site
 from sandbox.rootfs import build_root
 
 Say = Callable[[str], None]
@@ -211,6 +211,25 @@ def _start(sandbox: Sandbox, flux: Literal["real", "standin"], say: Say) -> None
         if server.poll() is not None or time.monotonic() > deadline:
             raise SandboxError(_why_not(server.poll(), log))
         time.sleep(0.05)
+    if sandbox.backend == "nspawn":
+        _wait_for_flux(sandbox, deadline)
+
+
+def _wait_for_flux(sandbox: Sandbox, deadline: float) -> None:
+    """Return when the worker has joined the lead, which is where a user's cluster begins."""
+    words = ["flux", "resource", "list"]
+    while True:
+        whole = inside.whole_command(sandbox.name, site.LEAD, site.PROJECT, site.FLUX.user, words)
+        listed = subprocess.run(whole, capture_output=True, text=True, check=False)
+        if listed.returncode == 0 and site.complete(listed.stdout):
+            return
+        if time.monotonic() > deadline:
+            said = (listed.stderr.strip() or listed.stdout.strip() or "nothing").splitlines()[-1]
+            raise SandboxError(
+                f"wanted {site.WORKER} free in 'flux resource list' on {site.LEAD} within "
+                f"{READY_SECONDS:.0f} s, found '{said}': Flux does not run in the sandbox's machines"
+            )
+        time.sleep(0.1)
 
 
 def _why_not(code: int | None, log: Path) -> str:

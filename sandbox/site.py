@@ -132,6 +132,12 @@ BROKER_OPTIONS = (
 )
 
 
+def complete(resources: str) -> bool:
+    """Return whether the output of `flux resource list` on the lead shows the worker free."""
+    rows = [line.split() for line in resources.splitlines()]
+    return any(row[0] == "free" and row[-1] == WORKER for row in rows if row)
+
+
 def curve_certificate(name: str) -> bytes:
     """Return a new CURVE key pair in ZeroMQ's certificate format, as `flux keygen` writes it.
 

@@ -35,11 +35,21 @@ def _json(data: Any, status: int = 200) -> web.Response:
 
 
 class Frontend:
-    """Serves HTTP. about is what /sandbox/status says of the sandbox itself."""
+    """Serves HTTP.
 
-    def __init__(self, api: Api, tokens: Tokens, log: RequestLog, about: Mapping[str, str]) -> None:
+    about is what /sandbox/status says of the sandbox itself; /sandbox/shutdown sets shutdown.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        tokens: Tokens,
+        log: RequestLog,
+        about: Mapping[str, str],
+        shutdown: asyncio.Event,
+    ) -> None:
         self.api, self.tokens, self.log, self.about = api, tokens, log, about
-        self.shutdown = asyncio.Event()
+        self.shutdown = shutdown
 
     def application(self) -> web.Application:
         """Return the web application."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 import ssl
 import subprocess
 from collections.abc import Callable
@@ -63,11 +64,34 @@ class Service:
         site: Callable[[str], list[MachineSpec]],
     ) -> None:
         self.settings, self.backend, self.site = settings, backend, site
-        state = settings.state
         self.cloud = Cloud(backend)
         self.operations = Operations(self.cloud, settings.latency == "real")
         self.tokens = Tokens(f"http://{LOOPBACK}:{settings.compute_port}/token")
-        self.log = RequestLog(state / "requests.jsonl")
+        self.relay = Relay(self.cloud, self.tokens)
+        self._runners: list[web.AppRunner] = []
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Serve; call ready when everything answers. Raises MachineError and OSError at the start."""
+        settings, stop = self.settings, asyncio.Event()
+        # Whoever has the ports owns the state directory and the machines: nothing is touched before.
+        with _bind(settings.compute_port) as compute, _bind(settings.relay_port) as relay:
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, stop.set)
+            requests = RequestLog(settings.state / "requests.jsonl")
+            try:
+                self.tokens.write(settings.state)
+                await self._serve(self._frontend(requests, stop).application(), compute, None)
+                await self._serve(self.relay.application(), relay, tls.make(settings.state))
+                await self._open_machines()
+                ready()
+                await stop.wait()
+            finally:
+                await self._close()
+                requests.close()
+
+    def _frontend(self, requests: RequestLog, stop: asyncio.Event) -> Frontend:
+        settings = self.settings
         about = {
             "name": settings.name,
             "backend": settings.backend,
@@ -75,34 +99,15 @@ class Service:
             "latency": settings.latency,
         }
         api = Api(self.cloud, self.operations, validate.load())
-        self.frontend = Frontend(api, self.tokens, self.log, about)
-        self.relay = Relay(self.cloud, self.tokens)
-        self._runners: list[web.AppRunner] = []
+        return Frontend(api, self.tokens, requests, about, stop)
 
-    async def run(self, ready: Callable[[], None]) -> None:
-        """Serve; call ready when everything answers. Raises MachineError and OSError at the start."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.frontend.shutdown.set)
-        settings = self.settings
-        try:
-            self.tokens.write(settings.state)
-            await self._listen(self.frontend.application(), settings.compute_port, None)
-            context = tls.make(settings.state)
-            await self._listen(self.relay.application(), settings.relay_port, context)
-            await self._open_machines()
-            ready()
-            await self.frontend.shutdown.wait()
-        finally:
-            await self._close()
-
-    async def _listen(
-        self, app: web.Application, port: int, context: ssl.SSLContext | None
+    async def _serve(
+        self, app: web.Application, bound: socket.socket, context: ssl.SSLContext | None
     ) -> None:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         self._runners.append(runner)
-        await web.TCPSite(runner, LOOPBACK, port, ssl_context=context, backlog=1024).start()
+        await web.SockSite(runner, bound, ssl_context=context).start()
 
     async def _open_machines(self) -> None:
         await self.cloud.thread(self.backend.open)
@@ -118,5 +123,10 @@ class Service:
         self.relay.stop()
         for runner in self._runners:
             await runner.cleanup()
-        await self.cloud.thread(self.backend.close)
-        self.log.close()
+        # What boots now has to be there before it can be taken away.
+        await self.cloud.finish_threads()
+        await asyncio.to_thread(self.backend.close)
+
+
+def _bind(port: int) -> socket.socket:
+    return socket.create_server((LOOPBACK, port), backlog=1024)

@@ -170,6 +170,10 @@ class Cloud:
         """Return the lock to hold while an instance's machine is made or deleted."""
         return self._machines.setdefault(key, asyncio.Lock())
 
+    async def finish_threads(self) -> None:
+        """Wait for what the backend is doing; nothing can be asked of it in a thread after this."""
+        await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
+
     async def thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Run a method of the backend, which blocks, in a thread."""
         loop = asyncio.get_running_loop()

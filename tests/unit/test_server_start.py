@@ -32,6 +32,8 @@ def test_a_taken_port_is_one_line_and_exit_code_1(
     lines = [line for line in output.err.splitlines() if "INFO" not in line]
     assert len(lines) == 1 and lines[0].startswith("sandbox t cannot start: ")
     assert port in lines[0]
+    # The files belong to whoever has the port.
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_real_machines_need_a_root_image(
