@@ -219,15 +219,21 @@ def _wait_for_flux(sandbox: Sandbox, deadline: float) -> None:
     """Return when the worker has joined the lead, which is where a user's cluster begins."""
     words = ["flux", "resource", "list"]
     while True:
-        whole = inside.whole_command(sandbox.name, site.LEAD, site.PROJECT, site.FLUX.user, words)
-        listed = subprocess.run(whole, capture_output=True, text=True, check=False)
-        if listed.returncode == 0 and site.complete(listed.stdout):
-            return
+        try:
+            whole = inside.whole_command(
+                sandbox.name, site.LEAD, site.PROJECT, site.FLUX.user, words
+            )
+            listed = subprocess.run(whole, capture_output=True, text=True, check=False)
+            said = listed.stderr.strip() or listed.stdout.strip() or "nothing"
+            if listed.returncode == 0 and site.complete(listed.stdout):
+                return
+        except inside.ExecError as error:
+            said = str(error)
         if time.monotonic() > deadline:
-            said = (listed.stderr.strip() or listed.stdout.strip() or "nothing").splitlines()[-1]
             raise SandboxError(
                 f"wanted {site.WORKER} free in 'flux resource list' on {site.LEAD} within "
-                f"{READY_SECONDS:.0f} s, found '{said}': Flux does not run in the sandbox's machines"
+                f"{READY_SECONDS:.0f} s, found '{said.splitlines()[-1]}': Flux does not run in the "
+                "sandbox's machines"
             )
         time.sleep(0.1)
 

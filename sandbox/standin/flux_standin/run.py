@@ -1,0 +1,61 @@
+# Copyright: flux.burst contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run one task of a job on this host, after the checks that a real broker's shell and IMP make."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+INVALID = "flux-imp: Fatal: exec: signature validation failed: sign-munge-verify: munge_decode: "
+
+
+async def munge(text: str) -> str:
+    """Return a credential for a text. Raises OSError with munge's own words."""
+    code, output, errors = await _call(["munge", "-s", text], b"")
+    if code:
+        raise OSError(code, errors.strip())
+    return output.strip()
+
+
+async def task(job: dict[str, Any]) -> tuple[int, str]:
+    """Run a job's command here; return its exit code and what it printed.
+
+    The owner's jobs are not signed, but the header's user id must be ours. Others' jobs carry a credential of munge,
+    which must decode here; the stand-in cannot become another user, and runs them as the owner.
+    """
+    if job["credential"]:
+        code, _, errors = await _call(["unmunge"], job["credential"].encode())
+        if code:
+            said = errors.strip().rpartition(": ")[2] or "Socket communication error"
+            return 1, f"{INVALID}{said}\n"
+    elif job["user_id"] != os.getuid():
+        return 1, f"sign-none-verify: header userid {job['user_id']} != real {os.getuid()}\n"
+    cwd, note = job["cwd"], ""
+    if not os.path.isdir(cwd):
+        note = f"Could not change dir to {cwd}: No such file or directory. Going to /tmp instead\n"
+        cwd = "/tmp"
+    try:
+        code, output, errors = await _call(job["command"], b"", cwd)
+    except OSError as error:
+        return 127, f"{note}flux-shell: {job['command'][0]}: {error.strerror}\n"
+    return code, note + output + errors
+
+
+async def _call(command: list[str], given: bytes, cwd: str | None = None) -> tuple[int, str, str]:
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            cwd=cwd,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    except FileNotFoundError as error:
+        if command[0] in ("munge", "unmunge"):
+            return 1, "", f"{command[0]}: Error: {error.strerror}"
+        raise
+    output, errors = await process.communicate(given)
+    return process.returncode or 0, output.decode(errors="replace"), errors.decode(errors="replace")

@@ -1,0 +1,208 @@
+# Copyright: flux.burst contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A small Flux instance on this machine's loopback, of either kind, for the contract that both must keep."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sandbox.site import curve_certificate
+from sandbox.standin.install import install
+
+HOSTS = ("lead", "worker", "spare")
+LIMIT = 20.0
+ASK = """
+import json, sys
+sys.path[:0] = sys.argv[4].split(":")
+import flux
+try:
+    answer = flux.Flux(sys.argv[1]).rpc(sys.argv[2], json.loads(sys.argv[3])).get()
+    print(json.dumps({"errno": 0, "text": "", "answer": answer}))
+except OSError as error:
+    print(json.dumps({"errno": error.errno, "text": error.strerror, "answer": None}))
+"""
+
+
+def real_flux() -> str | None:
+    """Return the real flux command, None where there is none."""
+    return shutil.which("flux", path="/usr/bin")
+
+
+def eventually(what: str, good: Callable[[], bool], limit: float = LIMIT) -> None:
+    """Fail with what was waited for unless it becomes true within `limit` seconds."""
+    deadline = time.monotonic() + limit
+    while not good():
+        assert time.monotonic() < deadline, f"not within {limit} s: {what}"
+        time.sleep(0.05)
+
+
+@dataclass
+class Broker:
+    """A broker's process, what it logs, and what it tells systemd."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    notices: socket.socket
+    told: list[str] = field(default_factory=list)
+
+    @property
+    def status(self) -> str:
+        """Its last STATUS line, as systemd shows it."""
+        while True:
+            try:
+                self.told.append(self.notices.recv(65536).decode())
+            except BlockingIOError:
+                break
+        lines = [line for text in self.told for line in text.splitlines()]
+        return next((line[7:] for line in reversed(lines) if line.startswith("STATUS=")), "")
+
+    def logged(self) -> str:
+        """Return all that it logged."""
+        return self.log.read_text(errors="replace")
+
+    def stop(self) -> int:
+        """End it as systemd does and return its exit code."""
+        self.process.terminate()
+        return self.process.wait(LIMIT)
+
+
+class Instance:
+    """Brokers that share a configuration; started one by one, all ended by close()."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.kind, self.folder = kind, folder
+        self.brokers: dict[str, Broker] = {}
+        with socket.socket() as trial:
+            trial.bind(("127.0.0.1", 0))
+            self.port = trial.getsockname()[1]
+        if kind == "real":
+            self.command = ["/usr/bin/flux"]
+        else:
+            install(folder / "root")
+            self.command = [sys.executable, str(folder / "root/usr/bin/flux")]
+        self.cert = folder / "curve.cert"
+        self.write_cert(self.cert)
+
+    @staticmethod
+    def write_cert(path: Path, mode: int = 0o600) -> None:
+        """Write a new certificate."""
+        path.write_bytes(curve_certificate("contract"))
+        path.chmod(mode)
+
+    def config(self, name: str, cert: Path | None = None, extra: str = "") -> Path:
+        """Write a member's configuration directory."""
+        address = f"tcp://127.0.0.1:{self.port}"
+        resource = ""
+        if name == "lead":
+            resource = '[resource]\nnoverify = true\n[[resource.config]]\nhosts = "lead,worker,spare"\ncores = "0-1"\n'
+        made = self.folder / f"{name}.d"
+        made.mkdir(exist_ok=True)
+        (made / "system.toml").write_text(
+            f'[bootstrap]\ncurve_cert = "{cert or self.cert}"\nhosts = [\n'
+            f'  {{ host = "lead", bind = "{address}", connect = "{address}" }},\n'
+            f'  {{ host = "worker" }},\n  {{ host = "spare" }},\n]\n{resource}{extra}'
+        )
+        return made
+
+    def uri(self, name: str) -> str:
+        """Return where a member's local socket is."""
+        return f"local://{self.folder}/{name}.run/local"
+
+    def start(self, name: str, config: Path | None = None, hostname: str = "") -> Broker:
+        """Start a broker."""
+        folder = config or self.config(name)
+        rundir = self.folder / f"{name}.run"
+        rundir.mkdir(exist_ok=True)
+        notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        notices.setblocking(False)
+        (rundir / "notify").unlink(missing_ok=True)
+        notices.bind(str(rundir / "notify"))
+        log = self.folder / f"{name}.log"
+        options = {
+            "rundir": str(rundir),
+            "local-uri": self.uri(name),
+            "log-stderr-level": "6",
+            "log-stderr-mode": "local",
+            "broker.quorum": "1",
+            "broker.exit-norestart": "42",
+            "broker.sd-notify": "1",
+        }
+        words = [f"-S{key}={value}" for key, value in options.items()]
+        with log.open("wb") as output:
+            # A real broker compares the kernel's hostname, so each one has its own.
+            rename = f'hostname {hostname or name} && exec "$@"'
+            process = subprocess.Popen(
+                [
+                    *("unshare", "--uts", "sh", "-c", rename, "sh"),
+                    *(*self.command, "broker", f"--config-path={folder}"),
+                    *(*words, "-Sbroker.rc2_none"),
+                ],
+                env={**self.environment(), "NOTIFY_SOCKET": str(rundir / "notify")},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        self.brokers[name] = Broker(name, process, log, notices)
+        return self.brokers[name]
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment in which the real flux finds the system's Python."""
+        return {**os.environ, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+
+    def flux(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a flux command on the lead."""
+        return subprocess.run(
+            [*self.command, *words],
+            env={**self.environment(), "FLUX_URI": self.uri("lead")},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def ask(self, topic: str, payload: dict[str, Any] | None = None) -> Any:
+        """Return the answer to an RPC by the bindings. Raises OSError as they do."""
+        python = "/usr/bin/python3" if self.kind == "real" else sys.executable
+        path = self.flux("env", "printenv", "PYTHONPATH").stdout.strip()
+        done = subprocess.run(
+            [python, "-c", ASK, self.uri("lead"), topic, json.dumps(payload), path],
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        if found["errno"]:
+            raise OSError(found["errno"], found["text"])
+        return found["answer"]
+
+    def online(self) -> str:
+        """Return the idset of ranks that are online."""
+        return str(self.ask("resource.status")["online"])
+
+    def close(self) -> None:
+        """End every broker, members first."""
+        for broker in reversed(self.brokers.values()):
+            if broker.process.poll() is None:
+                broker.process.terminate()
+                try:
+                    broker.process.wait(LIMIT)
+                except subprocess.TimeoutExpired:
+                    os.killpg(broker.process.pid, 9)
+                    broker.process.wait(LIMIT)
+            broker.notices.close()
