@@ -22,6 +22,18 @@ from sandbox.standin.install import install
 
 HOSTS = ("lead", "worker", "spare")
 LIMIT = 20.0
+LEAD_TABLES = """
+[resource]
+noverify = true
+[[resource.config]]
+hosts = "lead,worker,spare"
+cores = "0-1"
+[[resource.config]]
+hosts = "spare"
+properties = ["burst"]
+[ingest.validator]
+plugins = ["jobspec", "feasibility"]
+"""
 ASK = """
 import json, sys
 sys.path[:0] = sys.argv[4].split(":")
@@ -106,7 +118,7 @@ class Instance:
         address = f"tcp://127.0.0.1:{self.port}"
         resource = ""
         if name == "lead":
-            resource = '[resource]\nnoverify = true\n[[resource.config]]\nhosts = "lead,worker,spare"\ncores = "0-1"\n'
+            resource = LEAD_TABLES
         made = self.folder / f"{name}.d"
         made.mkdir(exist_ok=True)
         (made / "system.toml").write_text(
