@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,10 @@ import urllib.request
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(TOP))
+
+from sandbox import preflight
+
 VENV = TOP / ".venv"
 COLLECTION = TOP / ".cache" / "collections" / "ansible_collections" / "flux" / "burst"
 PACKAGES = (
@@ -47,34 +50,31 @@ def say(text: str) -> None:
 
 
 def check_machine() -> None:
-    """Raise SetupError where this machine cannot run the sandbox, whatever would be installed."""
-    if platform.system() != "Linux":
-        raise SetupError(
-            f"wanted Linux, found {platform.system()}: the sandbox's machines are Linux containers; "
-            "use a Linux machine or VM."
-        )
+    """Raise SetupError or PreflightError where this machine cannot run the sandbox, whatever would be installed."""
+    preflight.check_host()
     if sys.version_info < PYTHON_NEEDED:
         found = ".".join(map(str, sys.version_info[:3]))
         raise SetupError(
             f"wanted Python 3.11 or newer, found {found} at {sys.executable}: "
-            "run make with PYTHON=/path/to/python3.11."
-        )
-    if os.geteuid() != 0:
-        raise SetupError(
-            f"wanted root, found user id {os.geteuid()}: the sandbox boots machines and makes network "
-            "namespaces; run make as root (sudo make ...)."
+            "run make with PYTHON=/path/to/python3.11"
         )
     if not shutil.which("apt-get"):
         raise SetupError(
             "wanted Debian or Ubuntu (apt-get), found none: use such a machine for the sandbox; "
-            "the collection itself runs anywhere with Ansible."
+            "the collection itself runs anywhere with Ansible"
         )
+
+
+def check_room() -> None:
+    """Raise SetupError or PreflightError where this machine has no room for what would be installed and booted."""
     free = shutil.disk_usage(TOP).free
     if free < DISK_NEEDED:
         raise SetupError(
-            f"wanted {DISK_NEEDED // 1024**3} GB of free disk at {TOP}, found {free / 1024**3:.1f} GB: "
-            "free some, or move the checkout."
+            f"wanted {DISK_NEEDED // 1024**3} GiB of free disk at {TOP}, found {free / 1024**3:.1f}: "
+            "free some, or move the checkout"
         )
+    preflight.check_capacity()
+    check_package_source()
 
 
 def missing_packages() -> list[str]:
@@ -107,7 +107,7 @@ def check_package_source() -> None:
     except OSError as error:
         raise SetupError(
             f"wanted the package source that apt is configured with, found no answer ({error}): "
-            "connect this machine to its network or mirror, then run make again."
+            "connect this machine to its network or mirror, then run make again"
         ) from None
 
 
@@ -125,22 +125,28 @@ def install_packages(names: list[str]) -> None:
         if done.returncode:
             last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
             raise SetupError(
-                f"'{' '.join(command)}' failed: {last}; put that right, then run make again."
+                f"'{' '.join(command)}' failed: {last}; put that right, then run make again"
             )
 
 
+def stamp_of(requirements: Path) -> tuple[Path, str]:
+    """Return the file that says what the virtual environment was made from, and what it must say."""
+    texts = [path.read_bytes() for path in sorted(TOP.glob("requirements*.txt"))]
+    made_from = b"\n".join([sys.version.encode(), requirements.name.encode(), *texts])
+    return VENV / f".{requirements.stem}.stamp", hashlib.sha256(made_from).hexdigest()
+
+
+def venv_is_made(requirements: Path) -> bool:
+    """Return whether the virtual environment holds these requirements."""
+    stamp, content = stamp_of(requirements)
+    return stamp.exists() and stamp.read_text() == content
+
+
 def make_venv(requirements: Path) -> None:
-    """Create the virtual environment and install the requirements, unless they are there already.
+    """Create the virtual environment and install the requirements.
 
     The stamp is written last, so an interrupted installation is continued by the next run.
     """
-    texts = [path.read_bytes() for path in sorted(TOP.glob("requirements*.txt"))]
-    want = hashlib.sha256(
-        b"\n".join([sys.version.encode(), requirements.name.encode(), *texts])
-    ).hexdigest()
-    stamp = VENV / f".{requirements.stem}.stamp"
-    if stamp.exists() and stamp.read_text() == want:
-        return
     say(
         f"installing Python packages of {requirements.name} into .venv (a minute or two the first time)"
     )
@@ -157,9 +163,10 @@ def make_venv(requirements: Path) -> None:
             last = (errors or done.stderr.strip().splitlines() or ["no message"])[-1]
             raise SetupError(
                 f"installing {requirements.name} failed: {last}; "
-                "check that pip reaches its package index, then run make again."
+                "check that pip reaches its package index, then run make again"
             )
-    stamp.write_text(want)
+    stamp, content = stamp_of(requirements)
+    stamp.write_text(content)
 
 
 def link_collection() -> None:
@@ -182,12 +189,15 @@ def main() -> int:
     try:
         check_machine()
         packages = missing_packages()
+        made = venv_is_made(requirements)
+        if packages or not made:
+            check_room()
         if packages:
-            check_package_source()
             install_packages(packages)
-        make_venv(requirements)
+        if not made:
+            make_venv(requirements)
         link_collection()
-    except SetupError as error:
+    except (SetupError, preflight.PreflightError) as error:
         print(f"setup: {error}", file=sys.stderr)
         return 1
     return 0

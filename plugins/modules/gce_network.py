@@ -128,7 +128,8 @@ class Network:
         if change.action == "delete":
             return self.client.delete(change.kind, change.name, **place)
         if change.action == "update":
-            return self.client.patch(change.kind, change.name, change.after, **place)
+            body = {"name": change.name, **change.after}
+            return self.client.patch(change.kind, change.name, body, **place)
         # Names are unique, so a repeat cannot make a second one, and a network may be made again within the hour for
         # which Google remembers a derived id: a fresh one is right here.
         return self.client.insert(change.kind, change.after, str(uuid.uuid4()), **place)
