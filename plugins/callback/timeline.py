@@ -11,7 +11,7 @@ type: aggregate
 short_description: Say where the time of a playbook went
 version_added: 0.1.0
 author:
-  - flux.burst contributors
+  - flux.burst contributors (@flux-framework)
 description:
   - After the recap, prints the seconds that each play took and, under it, its slowest tasks.
 requirements:

@@ -93,6 +93,7 @@ extends_documentation_fragment:
 import hashlib
 import os
 import shlex
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -124,24 +125,24 @@ class Connection(SshConnection):
 
     def _prepare(self) -> None:
         """Point ssh at the tunnel, and give it the machine's host keys where no connection is open yet."""
-        names = ("project", "zone", "instance", "instance_id", "endpoint")
-        parts = [str(self.get_option(f"iap_{name}")) for name in names]
-        text = "/".join([*parts, str(self.get_option("port") or 22)])
+        where = ("project", "zone", "instance", "instance_id", "endpoint")
+        parts = [str(self.get_option(f"iap_{part}")) for part in where]
+        # An open connection is a user's, so it must not serve another.
+        text = "/".join(
+            [*parts, str(self.get_option("port") or 22), str(self.get_option("remote_user"))]
+        )
         key = hashlib.sha256(text.encode()).hexdigest()[:20]
         alias = f"iap-{key}"
         known_hosts = Path(self.get_option("known_hosts_dir")) / key
-        socket = f"iap-{key}"
-        open_already = os.path.exists(
-            os.path.join(unfrackpath(self.get_option("control_path_dir")), socket)
-        )
+        control = Path(unfrackpath(self.get_option("control_path_dir"))) / alias
         self._error_file = known_hosts.with_name(f"{key}.error")
-        if not (open_already and known_hosts.exists()):
+        if not (known_hosts.exists() and listens(control)):
             write_known_hosts(known_hosts, alias, self._host_keys())
             self._error_file.unlink(missing_ok=True)
         given = self.get_option("ssh_common_args")
         ours = ssh_options(self._proxy_command(), known_hosts, alias)
         self.set_option("ssh_common_args", f"{shlex.join(ours)} {given}")
-        self.set_option("control_path", f"%(directory)s/{socket}")
+        self.set_option("control_path", f"%(directory)s/{alias}")
 
     def _run(self, *args: Any, **kwargs: Any) -> tuple[int, bytes, bytes]:
         """Run ssh; where the tunnel failed, its own words are the error.
@@ -176,7 +177,8 @@ class Connection(SshConnection):
         return found
 
     def _proxy_command(self) -> list[str]:
-        command = [sys.executable, "-I", _iap.__file__]
+        # -P: what lies beside that file is no package of anybody's.
+        command = [sys.executable, "-P", _iap.__file__]
         for name, option in (
             ("project", "iap_project"),
             ("zone", "iap_zone"),
@@ -203,6 +205,16 @@ def ssh_options(proxy_command: list[str], known_hosts: Path, alias: str) -> list
         "HostKeyAlias": alias,
     }
     return [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+
+
+def listens(path: Path) -> bool:
+    """Return whether a process listens on a Unix socket: one that was killed leaves its socket behind."""
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def write_known_hosts(path: Path, alias: str, keys: dict[str, str]) -> None:

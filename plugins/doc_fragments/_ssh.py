@@ -23,6 +23,9 @@ def _without_versions(part: Any) -> Any:
 class ModuleDocFragment:
     """Used by the connection plugin flux.burst.iap."""
 
-    DOCUMENTATION = yaml.safe_dump(
-        {"options": _without_versions(yaml.safe_load(ssh.DOCUMENTATION)["options"])}
-    )
+    DOCUMENTATION: str
+
+
+ModuleDocFragment.DOCUMENTATION = yaml.safe_dump(
+    {"options": _without_versions(yaml.safe_load(ssh.DOCUMENTATION)["options"])}
+)

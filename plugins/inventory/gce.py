@@ -29,12 +29,21 @@ options:
 requirements:
   - google-auth
   - requests
+notes:
+  - A cache makes it see machines that are gone; C(meta=refresh_inventory) reads anew, as do the playbooks.
+extends_documentation_fragment:
+  - ansible.builtin.constructed
+  - ansible.builtin.inventory_cache
 """
 
 EXAMPLES = r"""
 # inventory/mysite/gce.yml
 plugin: flux.burst.gce
 specification: group_vars/all.yml
+# Groups of your own, from the variables that each machine has.
+keyed_groups:
+  - key: iap_zone
+    prefix: zone
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -42,54 +51,76 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError, AnsibleParserError
-from ansible.plugins.inventory import BaseInventoryPlugin
+from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.vars import load_extra_vars
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
-from ansible_collections.flux.burst.plugins.module_utils._gce_session import GceSession, machine
+from ansible_collections.flux.burst.plugins.module_utils._gce_session import (
+    READERS,
+    GceSession,
+    machine,
+)
 
 GROUP = "burst_nodes"
 GONE = ("STOPPING", "TERMINATED")
-KEY_READERS = 16
 NEEDED = ("burst_name", "burst_project", "burst_ssh_private_key_file")
 DEFAULTS = {
     "burst_name": "flux-burst",
     "burst_ssh_user": "burst",
     "burst_compute_endpoint": "https://compute.googleapis.com",
     "burst_credentials_file": None,
+    "burst_iap_endpoint": None,
+    "burst_iap_ca_file": None,
 }
+# The connection plugin reads them too, and the specification need not be a file that Ansible loads by itself.
+PASSED_ON = (
+    "burst_compute_endpoint",
+    "burst_credentials_file",
+    "burst_iap_endpoint",
+    "burst_iap_ca_file",
+)
 
 
-class InventoryModule(BaseInventoryPlugin):
+class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     """Reads one list and, for machines that run, their host keys."""
 
     NAME = "flux.burst.gce"
 
     def verify_file(self, path: str) -> bool:
         """Return whether this file is meant for us."""
-        return super().verify_file(path) and path.endswith(("gce.yml", "gce.yaml"))
+        return bool(super().verify_file(path)) and path.endswith(("gce.yml", "gce.yaml"))
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
         """Add the machines. Raises AnsibleParserError, in one line."""
         super().parse(inventory, loader, path, cache)
         self._read_config_data(path)
         inventory.add_group(GROUP)
+        spec = self._specification(Path(path).parent / self.get_option("specification"))
+        self.load_cache_plugin()
         try:
-            spec = self._specification(Path(path).parent / self.get_option("specification"))
-            session = GceSession(spec["burst_compute_endpoint"], spec["burst_credentials_file"])
-            project = spec["burst_project"]
-            found = [
-                row
-                for row in map(machine, session.instances(project, spec["burst_name"]))
-                if row["status"] not in GONE
-            ]
-            with ThreadPoolExecutor(KEY_READERS) as readers:
-                keys = list(readers.map(lambda row: self._host_keys(session, project, row), found))
+            rows = self._cached(path, spec, cache)
         except GceError as error:
             raise AnsibleParserError(f"{path}: {error}") from None
-        for row, host_keys in zip(found, keys, strict=True):
-            inventory.add_host(row["name"], group=GROUP)
-            for name, value in host_variables(spec, row, host_keys).items():
-                inventory.set_variable(row["name"], name, value)
+        for row in rows:
+            self._add(row["name"], host_variables(spec, row))
+
+    def _cached(self, path: str, spec: dict[str, Any], cache: bool) -> list[dict[str, Any]]:
+        if not self.get_option("cache"):
+            return read(spec)
+        which = [spec[name] for name in ("burst_compute_endpoint", "burst_project", "burst_name")]
+        key = "_".join([self.get_cache_key(path), *which]).replace("/", "_")
+        rows: list[dict[str, Any]] | None = self._cache.get(key) if cache else None
+        if rows is None:
+            rows = self._cache[key] = read(spec)
+        return rows
+
+    def _add(self, host: str, variables: dict[str, Any]) -> None:
+        strict = self.get_option("strict")
+        self.inventory.add_host(host, group=GROUP)
+        for name, value in variables.items():
+            self.inventory.set_variable(host, name, value)
+        self._set_composite_vars(self.get_option("compose"), variables, host, strict)
+        self._add_host_to_composed_groups(self.get_option("groups"), variables, host, strict)
+        self._add_host_to_keyed_groups(self.get_option("keyed_groups"), variables, host, strict)
 
     def _specification(self, path: Path) -> dict[str, Any]:
         if not path.is_file():
@@ -113,16 +144,25 @@ class InventoryModule(BaseInventoryPlugin):
             )
         return made
 
-    @staticmethod
-    def _host_keys(session: GceSession, project: str, row: dict[str, Any]) -> dict[str, str]:
+
+def read(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the machines that are not on their way out, each with its host keys. Raises GceError."""
+    session = GceSession(spec["burst_compute_endpoint"], spec["burst_credentials_file"])
+    project = spec["burst_project"]
+    rows = [machine(found) for found in session.instances(project, spec["burst_name"])]
+    rows = [row for row in rows if row["status"] not in GONE]
+
+    def host_keys(row: dict[str, Any]) -> dict[str, str]:
         if row["status"] != "RUNNING":
             return {}
         return session.host_keys(project, row["zone"], row["name"])
 
+    with ThreadPoolExecutor(READERS) as readers:
+        keys = list(readers.map(host_keys, rows))
+    return [{**row, "host_keys": found} for row, found in zip(rows, keys, strict=True)]
 
-def host_variables(
-    spec: dict[str, Any], row: dict[str, Any], host_keys: dict[str, str]
-) -> dict[str, Any]:
+
+def host_variables(spec: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
     """Return what Ansible needs to reach a machine."""
     return {
         "ansible_connection": "flux.burst.iap",
@@ -132,7 +172,8 @@ def host_variables(
         "iap_project": spec["burst_project"],
         "iap_zone": row["zone"],
         "iap_instance_id": row["id"],
-        "iap_host_keys": host_keys,
+        "iap_host_keys": row["host_keys"],
+        **{name: spec[name] for name in PASSED_ON if spec[name] is not None},
         "gce_status": row["status"],
         "gce_machine_type": row["machine_type"],
         "gce_internal_ip": row["internal_ip"],

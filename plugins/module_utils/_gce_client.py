@@ -10,6 +10,7 @@ change is made, and not before: that costs two seconds.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,8 @@ ARGUMENTS: dict[str, Any] = {
     },
 }
 WAIT_SECONDS = 600.0
+"""How long one wait may take; Compute Engine answers after two minutes at most."""
+OPERATION_SECONDS = 1800.0
 
 
 @dataclass(frozen=True)
@@ -65,13 +68,16 @@ OPERATIONS = {
 
 @dataclass(frozen=True)
 class Started:
-    """An operation that runs. `place` is its region or zone as request fields, `what` names it in messages."""
+    """An operation. `place` is its region or zone as request fields, `what` names it in messages.
+
+    `repeated` says that it was over when it was asked for: the answer to a requestId that was used before.
+    """
 
     name: str
     scope: str
     place: dict[str, str]
     what: str
-    began: str
+    repeated: bool
 
 
 class GceClient:
@@ -103,6 +109,26 @@ class GceClient:
         resource = {f"{KINDS[kind].field}_resource": self._message(KINDS[kind].message, body)}
         named = {KINDS[kind].field: name}
         return self._start(kind, "patch", f"change {kind} {name}", place, {**resource, **named})
+
+    def replace(self, kind: str, name: str, body: Mapping[str, Any], **place: str) -> Started:
+        """Start to replace all that can be changed of a resource."""
+        resource = {f"{KINDS[kind].field}_resource": self._message(KINDS[kind].message, body)}
+        named = {KINDS[kind].field: name}
+        return self._start(kind, "update", f"change {kind} {name}", place, {**resource, **named})
+
+    def set_private_access(self, name: str, on: bool, region: str) -> Started:
+        """Start to let a subnetwork's machines reach Google's APIs without a public address, or not."""
+        field = "subnetworks_set_private_ip_google_access_request_resource"
+        message = self._message(
+            "SubnetworksSetPrivateIpGoogleAccessRequest", {"privateIpGoogleAccess": on}
+        )
+        return self._start(
+            "subnetwork",
+            "set_private_ip_google_access",
+            f"change subnetwork {name}",
+            {"region": region},
+            {"subnetwork": name, field: message},
+        )
 
     def delete(self, kind: str, name: str, **place: str) -> Started:
         """Start to delete a resource."""
@@ -140,10 +166,16 @@ class GceClient:
         client = self._client(OPERATIONS[started.scope])
         request = {"project": self.project, "operation": started.name, **started.place}
         done = self._api.Operation.Status.DONE
+        deadline = time.monotonic() + OPERATION_SECONDS
         while True:
             operation = self._call(started.what, client.wait, request, timeout=WAIT_SECONDS)
             if operation.status == done:
                 break
+            if time.monotonic() > deadline:
+                raise GceError(
+                    f"wanted to {started.what} within {OPERATION_SECONDS:.0f} s, found operation {started.name} "
+                    f"{operation.status}: look it up with gcloud compute operations describe, then run again."
+                )
         for error in operation.error.errors:
             raise GceError(
                 explain(started.what, error.code, error.message, started.place),
@@ -171,7 +203,8 @@ class GceClient:
         call = getattr(self._client(KINDS[kind].client), f"{method}_unary")
         request = {"project": self.project, **place, **fields, **more}
         operation = self._call(what, call, request)
-        return Started(operation.name, KINDS[kind].scope, place, what, operation.insert_time)
+        over = operation.status == self._api.Operation.Status.DONE
+        return Started(operation.name, KINDS[kind].scope, place, what, over)
 
     def _call(self, what: str, call: Any, request: Mapping[str, Any], **options: Any) -> Any:
         import google.api_core.exceptions

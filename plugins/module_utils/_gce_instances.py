@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
+from ansible_collections.flux.burst.plugins.module_utils._errors import GceError, SpecError
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import LABEL, last_part
 from ansible_collections.flux.burst.plugins.module_utils._reconcile import Change
 from ansible_collections.flux.burst.plugins.module_utils._spec import region, seconds
@@ -18,13 +19,14 @@ NAMESPACE = uuid.UUID("6f3a2f0e-58f5-4d57-9f19-2f1f8c6f6a11")
 ALIVE = ("PROVISIONING", "STAGING", "RUNNING")
 
 
-def request_id(burst: str, network_id: str, hosts: Sequence[str], attempt: int) -> str:
-    """Return the requestId of a creation, the same for the same burst, so a repeat makes no second set of machines.
+def request_id(burst: str, network_id: str, body: Mapping[str, Any], attempt: int) -> str:
+    """Return the requestId of a creation: the same for the same request, so a repeat makes no second set of machines.
 
-    network_id differs after a teardown. Where machines were deleted one by one, Google answers within the hour with the
-    old operation and makes nothing: the next attempt has another id.
+    Google remembers an id for an hour and answers with the operation that it began. network_id differs after a
+    teardown. For that hour, an old operation that failed (no capacity), or whose machines were deleted since, would
+    be all that a new run gets; who finds one that is over counts the attempt up.
     """
-    parts = [burst, network_id, *hosts, str(attempt)]
+    parts = [burst, network_id, json.dumps(body, sort_keys=True), str(attempt)]
     return str(uuid.uuid5(NAMESPACE, "/".join(parts)))
 
 
@@ -58,11 +60,20 @@ def bulk_body(params: Mapping[str, Any], hosts: Sequence[str]) -> dict[str, Any]
             "labels": labels(params),
             "metadata": {"items": _items(metadata(params))},
             "scheduling": {
-                "maxRunDuration": {"seconds": str(seconds(params["max_run_duration"]))},
+                "maxRunDuration": {"seconds": str(_fuse(params["max_run_duration"]))},
                 "instanceTerminationAction": "DELETE",
             },
         },
     }
+
+
+def _fuse(text: str) -> int:
+    try:
+        return seconds(text)
+    except ValueError:
+        raise SpecError(
+            f"max_run_duration: wanted a number with s, m, h or d, such as 4h, found '{text}'."
+        ) from None
 
 
 def _items(pairs: Mapping[str, str]) -> list[dict[str, str]]:
@@ -101,6 +112,7 @@ def plan_present(
 
 
 def _creation(params: Mapping[str, Any], host: str) -> Change:
+    _fuse(params["max_run_duration"])
     after = {
         "zone": params["zone"],
         "machine_type": params["machine_type"],

@@ -13,16 +13,19 @@ from ansible_collections.flux.burst.plugins.module_utils._gce_session import las
 from ansible_collections.flux.burst.plugins.module_utils._reconcile import Change, Stage
 
 IAP_RANGE = "35.235.240.0/20"
+# What widens or narrows a firewall and that ours never have.
+_UNSET = ("sourceTags", "targetTags", "sourceServiceAccounts", "targetServiceAccounts")
 # What Compute Engine can change in place, and what it cannot.
 MUTABLE = {
-    "firewall": ("direction", "priority", "disabled", "sourceRanges", "allowed"),
+    "subnetwork": ("privateIpGoogleAccess",),
+    "firewall": ("priority", "disabled", "sourceRanges", "allowed", *_UNSET),
     "router": ("nats",),
 }
 FIXED = {
     "network": ("autoCreateSubnetworks",),
     "subnetwork": ("ipCidrRange", "network"),
     "router": ("network",),
-    "firewall": ("network",),
+    "firewall": ("network", "direction"),
 }
 
 Key = tuple[str, str]
@@ -81,11 +84,6 @@ def _firewall(name: str, network: str, source: str, allowed: dict[str, Any]) -> 
     }
 
 
-def keys(burst: str) -> list[Key]:
-    """Return the kind and name of everything that belongs to a burst's network, in order of creation."""
-    return [key for stage in desired("", burst, "") for key in stage]
-
-
 def plan_present(
     stages: Sequence[Mapping[Key, Mapping[str, Any]]], actual: Mapping[Key, Mapping[str, Any]]
 ) -> list[Stage]:
@@ -114,28 +112,33 @@ def _change(key: Key, body: Mapping[str, Any], found: Mapping[str, Any] | None) 
                 f"{kind} {name}: wanted {field} {body[field]}, found {found.get(field)}, which Compute Engine "
                 "cannot change in place: run the teardown playbook first."
             )
-    before = {field: _shown(field, found, body) for field in MUTABLE.get(kind, ())}
-    after = {field: body[field] for field in before}
-    if all(_plain(field, before[field]) == _plain(field, after[field]) for field in before):
+    fields = MUTABLE.get(kind, ())
+    before = {field: _shown(field, found, body) for field in fields}
+    after = {field: body.get(field, []) for field in fields}
+    differing = [name for name in fields if _plain(name, before[name]) != _plain(name, after[name])]
+    if not differing:
         return None
-    return Change(kind, name, "update", before, after)
+    return Change(
+        kind,
+        name,
+        "update",
+        {field: before[field] for field in differing},
+        {field: after[field] for field in differing},
+    )
 
 
 def _shown(field: str, found: Mapping[str, Any], body: Mapping[str, Any]) -> Any:
-    """Of a NAT, compare what we set: Compute Engine fills in the rest."""
-    value = found.get(field, False if field == "disabled" else None)
-    if field == "nats" and value:
+    """Of a NAT, show what we set: Compute Engine fills in the rest. It leaves out what is false or empty."""
+    if field == "nats":
         wanted = body["nats"][0]
-        return [{key: nat.get(key) for key in wanted} for nat in value]
-    return value
+        return [{key: nat.get(key) for key in wanted} for nat in found.get("nats", [])]
+    return found.get(field, False if isinstance(body.get(field), bool) else [])
 
 
 def _plain(field: str, value: Any) -> Any:
     if field == "network":
         return last_part(str(value))
-    if field == "sourceRanges":
-        return sorted(value or [])
-    return value
+    return sorted(value) if field == "sourceRanges" else value
 
 
 def plan_absent(burst: str, actual: Mapping[Key, Mapping[str, Any]]) -> list[Stage]:

@@ -18,6 +18,10 @@ from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 LABEL = "flux-burst"
 TIMEOUT = 30.0
+READERS = 16
+"""How many requests at once are worth it."""
+RETRIES = 4
+BUSY = (429, 500, 502, 503, 504)
 INSTANCE_FIELDS = (
     "id,name,zone,status,machineType,labels,labelFingerprint,metadata,"
     "networkInterfaces(networkIP,subnetwork),scheduling"
@@ -57,8 +61,21 @@ class GceSession:
         self.endpoint = compute_endpoint.rstrip("/")
         self._credentials = credentials(credentials_file)
         from google.auth.transport.requests import AuthorizedSession
+        from requests.adapters import HTTPAdapter
+        from urllib3.util import Retry
 
+        # A refused connection is told at once; an answer that says "later" is asked again.
+        again = Retry(
+            RETRIES,
+            connect=0,
+            read=0,
+            backoff_factor=0.2,
+            status_forcelist=BUSY,
+            allowed_methods=["GET"],
+            raise_on_status=False,
+        )
         self._session = AuthorizedSession(self._credentials)
+        self._session.mount(self.endpoint, HTTPAdapter(pool_maxsize=READERS, max_retries=again))
 
     def get(self, path: str, **query: str) -> dict[str, Any]:
         """Return the resource or list at a path below compute/v1. Raises GceError, with the HTTP status."""

@@ -28,7 +28,19 @@ FRAME = 16384
 ACK_EVERY = 2 * FRAME
 ACK_IDLE = 2.0
 KEEP = 1024 * 1024
-UNREACHABLE, REAUTHENTICATE, NORMAL = 4003, 4004, 1000
+REAUTHENTICATE, NORMAL = 4004, 1000
+UNREACHABLE = (
+    "the machine does not listen there (yet), or no firewall allows the port from 35.235.240.0/20"
+)
+CLOSED = {
+    4001: "the relay does not know the connection any more: run again",
+    4003: UNREACHABLE,
+    4033: "the credentials need roles/iap.tunnelResourceAccessor on the project",
+    4047: "there is no such machine in that project and zone: see the inventory, or the machine's zone",
+    4009: "the machine does not take data any more: see whether it still runs",
+    4010: "the machine does not send data any more: see whether it still runs",
+}
+"""What a close code means to who gets it, and what to do."""
 BACKOFF = (0.1, 0.3, 1.0, 3.0, 5.0)
 
 
@@ -243,10 +255,10 @@ class Tunnel:
                 self.room.clear()
 
     def _check_code(self, code: int) -> None:
-        if code == UNREACHABLE or (code >= 4000 and code != REAUTHENTICATE):
+        if code >= 4000 and code != REAUTHENTICATE:
+            said = CLOSED.get(code, "the relay did not like what it got: report it with this code")
             raise TunnelError(
-                f"wanted {self.target.wanted}, found the relay's close code {code}: the machine does not "
-                "listen there (yet), does not exist, or no firewall allows the port from 35.235.240.0/20."
+                f"wanted {self.target.wanted}, found the relay's close code {code}: {said}."
             )
         if not self.stream.sid:
             raise TunnelError(
@@ -282,7 +294,14 @@ class _Source:
 def _tls(target: Target) -> Any:
     import ssl
 
-    return ssl.create_default_context(cafile=target.ca_file) if target.ca_file else True
+    if not target.ca_file:
+        return True
+    try:
+        return ssl.create_default_context(cafile=target.ca_file)
+    except OSError as error:
+        raise TunnelError(
+            f"wanted CA certificates in {target.ca_file}, found '{error.strerror or error}': set burst_iap_ca_file."
+        ) from None
 
 
 def google_token(credentials_file: str | None) -> Token:
@@ -323,6 +342,8 @@ async def _stdio() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     transport, flow = await loop.connect_write_pipe(
         lambda: asyncio.streams.FlowControlMixin(loop), sys.stdout.buffer
     )
+    # So that drain() returns when all is written, and nothing is lost when this process ends.
+    transport.set_write_buffer_limits(high=0)
     return reader, asyncio.StreamWriter(transport, flow, reader, loop)
 
 
@@ -346,14 +367,18 @@ def main() -> int:
     credentials_file, error_file = options.pop("credentials_file"), options.pop("error_file")
     try:
         asyncio.run(_main(Target(**options), credentials_file))
+    except ImportError as error:
+        said = f"wanted {error.name} on the controller, found none: pip install aiohttp google-auth requests"
     except TunnelError as error:
-        print(f"iap: {error}", file=sys.stderr)
-        if error_file:
-            error_file.write_text(f"iap: {error}\n")
-        return 1
+        said = str(error)
     except KeyboardInterrupt:
         return 130
-    return 0
+    else:
+        return 0
+    print(f"iap: {said}", file=sys.stderr)
+    if error_file:
+        error_file.write_text(f"iap: {said}\n")
+    return 1
 
 
 if __name__ == "__main__":

@@ -121,13 +121,13 @@ from ansible_collections.flux.burst.plugins.module_utils._gce_client import (
     Started,
 )
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import (
+    READERS,
     GceSession,
     last_part,
     machine,
 )
 
 POLL = 0.3
-READERS = 16
 ATTEMPTS = 5
 SERIAL_LINES = 3
 
@@ -172,10 +172,16 @@ class Machines:
         network = self.session.get(
             f"projects/{params['project']}/global/networks/{params['burst']}-net", fields="id"
         )
+        body = _gce_instances.bulk_body(params, hosts)
         for attempt in range(ATTEMPTS):
-            request = _gce_instances.request_id(params["burst"], network["id"], hosts, attempt)
-            body = _gce_instances.bulk_body(params, hosts)
-            self.client.wait(self.client.bulk_insert(body, request, params["zone"]))
+            request = _gce_instances.request_id(params["burst"], network["id"], body, attempt)
+            started = self.client.bulk_insert(body, request, params["zone"])
+            try:
+                self.client.wait(started)
+            except GceError:
+                if not started.repeated or attempt == ATTEMPTS - 1:
+                    raise
+                continue
             if set(hosts) <= set(self._read()):
                 return
         raise GceError(

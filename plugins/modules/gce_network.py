@@ -92,6 +92,10 @@ class Network:
     def __init__(self, params: dict[str, Any]) -> None:
         self.params = params
         self.session = GceSession(params["compute_endpoint"], params["credentials_file"])
+        self.wanted = _gce_network.desired(
+            params["project"], params["burst"], params["subnet_cidr"]
+        )
+        self.bodies = {key: body for stage in self.wanted for key, body in stage.items()}
 
     @cached_property
     def client(self) -> GceClient:
@@ -101,7 +105,7 @@ class Network:
 
     def read(self) -> dict[_gce_network.Key, dict[str, Any]]:
         """Return the REST resources that exist."""
-        keys = _gce_network.keys(self.params["burst"])
+        keys = list(self.bodies)
         with ThreadPoolExecutor(len(keys)) as readers:
             found = list(readers.map(lambda key: self._read_one(*key), keys))
         return {key: body for key, body in zip(keys, found, strict=True) if body}
@@ -128,11 +132,22 @@ class Network:
         if change.action == "delete":
             return self.client.delete(change.kind, change.name, **place)
         if change.action == "update":
-            body = {"name": change.name, **change.after}
-            return self.client.patch(change.kind, change.name, body, **place)
+            return self._update(change, place)
         # Names are unique, so a repeat cannot make a second one, and a network may be made again within the hour for
         # which Google remembers a derived id: a fresh one is right here.
         return self.client.insert(change.kind, change.after, str(uuid.uuid4()), **place)
+
+    def _update(self, change: _reconcile.Change, place: dict[str, str]) -> Started:
+        if change.kind == "subnetwork":
+            return self.client.set_private_access(change.name, True, **place)
+        if change.kind == "firewall":
+            # A patch cannot empty a list: the client library leaves empty ones out.
+            return self.client.replace(
+                "firewall", change.name, self.bodies["firewall", change.name]
+            )
+        return self.client.patch(
+            change.kind, change.name, {"name": change.name, **change.after}, **place
+        )
 
 
 def main() -> None:
@@ -153,8 +168,7 @@ def main() -> None:
         if params["state"] == "absent":
             stages = _gce_network.plan_absent(params["burst"], actual)
         else:
-            wanted = _gce_network.desired(params["project"], params["burst"], params["subnet_cidr"])
-            stages = _gce_network.plan_present(wanted, actual)
+            stages = _gce_network.plan_present(network.wanted, actual)
         module.exit_json(**_reconcile.apply(stages, network.act, check=module.check_mode))
 
 
