@@ -12,7 +12,8 @@ import socket
 import stat
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,9 @@ from ansible_collections.flux.burst.plugins.module_utils._reconcile import Chang
 JOINED = "Running as"
 POLL = 0.1
 RESTARTS = 2
-JOURNAL_LINES = 4
+JOURNAL_LINES = 40
+SHOWN_LINES = 4
+TROUBLE = re.compile(r"\.(warning|err|crit|alert|emerg)\[|[Ee]rror")
 # What the broker logs, and the stage that it shows; the first that fits counts. Measured on Flux 0.88.
 STAGES = (
     ("certificate", r"certificate|curve_cert"),
@@ -102,6 +105,11 @@ def stage_of(lines: Sequence[str]) -> str:
     return next((stage for stage, pattern in STAGES if re.search(pattern, text)), "broker")
 
 
+def telling(lines: Sequence[str]) -> list[str]:
+    """Return the few lines of a log that tell what went wrong; the first errors are nearest to the cause."""
+    return [line for line in lines if TROUBLE.search(line)][:SHOWN_LINES] or [*lines][-SHOWN_LINES:]
+
+
 class Broker:
     """The units and files of the broker on this machine."""
 
@@ -112,7 +120,8 @@ class Broker:
 
     def join(self, timeout: float, *, check: bool) -> dict[str, Any]:
         """Bring files and units into their state and wait until the broker has joined, `timeout` seconds."""
-        found = [_files.difference(file, _files.read(file)) for file in self.files.values()]
+        with _at("file"):
+            found = [_files.difference(file, _files.read(file)) for file in self.files.values()]
         changed = [change for change in found if change]
         units = self._units_to_start({change.name for change in changed})
         result = apply([changed, units], self._act, check=check)
@@ -131,9 +140,9 @@ class Broker:
 
     def _units_to_start(self, changed: set[str]) -> list[Change]:
         """munge restarts with its key, the broker with any other of its files."""
-        munge_files = {path for path in changed if path.startswith("/etc/munge/")}
         changes = []
-        for name, restart in ((self.munge, munge_files), (self.service, changed - munge_files)):
+        for name in (self.munge, self.service):
+            restart = name in map(self._unit_of, changed) or _units.owes_restart(name)
             unit = _units.show(name)
             if restart or unit.active != "active" or not unit.enabled:
                 after = {"active": "active", "enabled": True}
@@ -142,48 +151,73 @@ class Broker:
                 changes.append(Change("unit", name, "update", _shown(unit), after))
         return changes
 
+    def _unit_of(self, path: str) -> str:
+        return self.munge if path.startswith("/etc/munge/") else self.service
+
     def _act(self, stage: Stage) -> None:
-        reload = False
         for change in stage:
             if change.kind == "file":
-                _files.write(self.files[change.name])
-                reload = reload or change.name.startswith("/etc/systemd/")
+                _units.owe_restart(self._unit_of(change.name))
+                with _at("file"):
+                    _files.write(self.files[change.name])
             elif change.after["active"] == "inactive":
                 _units.systemctl("disable", "--now", "--quiet", change.name)
             else:
-                _units.systemctl("enable", "--quiet", change.name)
-                _units.systemctl("restart", change.name)
-        if reload:
-            _units.systemctl("daemon-reload")
+                self._start(change.name)
+
+    def _start(self, name: str) -> None:
+        # Always: a run that was cut after a unit's file had changed has not reloaded it.
+        _units.systemctl("daemon-reload")
+        _units.systemctl("enable", "--quiet", name)
+        try:
+            _units.systemctl("restart", name)
+        except BurstError as error:
+            raise self._failed(_units.show(name), error) from None
+        _units.restarted(name)
 
     def _wait(self, timeout: float) -> str:
         deadline = time.monotonic() + timeout
+        before = _units.show(self.service).restarts
         while True:
             unit = _units.show(self.service)
             if unit.active == "active" and unit.status_text.startswith(JOINED):
                 return unit.status_text
-            given_up = unit.active in ("failed", "inactive") or unit.restarts >= RESTARTS
+            given_up = unit.active in ("failed", "inactive") or unit.restarts >= before + RESTARTS
             if given_up or time.monotonic() > deadline:
                 raise self._stopped(unit, timeout)
             time.sleep(POLL)
 
     def _stopped(self, unit: _units.Unit, timeout: float) -> BurstError:
-        lines = _units.journal(self.service, JOURNAL_LINES)
-        said = " | ".join(lines) or "nothing"
-        if unit.active == "active":
-            return BurstError(
-                f"stage overlay: wanted the broker joined within {timeout:.0f} s, found "
-                f"'{unit.status_text or unit.active}' (log: {said}): the lead's address and port must answer "
-                "from this machine, and the certificate must be the lead's; see burst_lead_address and "
-                "burst_lead_port.",
-                stage="overlay",
-            )
-        stage = stage_of(lines)
+        if unit.active != "active":
+            return self._failed(unit, None)
+        said = " | ".join(telling(_units.journal(unit, JOURNAL_LINES))) or "nothing"
         return BurstError(
-            f"stage {stage}: wanted {self.service} running, found it {unit.active} with result {unit.result}, "
+            f"stage overlay: wanted the broker joined within {timeout:.0f} s, found "
+            f"'{unit.status_text or unit.active}' (log: {said}): the lead's address and port must answer "
+            "from this machine, and the certificate must be the lead's; see burst_lead_address and "
+            "burst_lead_port.",
+            stage="overlay",
+        )
+
+    def _failed(self, unit: _units.Unit, error: BurstError | None) -> BurstError:
+        """Return why a unit does not run, in its own words where it logged any, else in systemctl's."""
+        lines = _units.journal(unit, JOURNAL_LINES)
+        stage = "munge" if unit.name == self.munge else stage_of(lines)
+        said = " | ".join(telling(lines)) or str(error or "nothing")
+        return BurstError(
+            f"stage {stage}: wanted {unit.name} running, found it {unit.active} with result {unit.result}, "
             f"exit code {unit.exit_code} (log: {said}): put that right and run again.",
             stage=stage,
         )
+
+
+@contextmanager
+def _at(stage: str) -> Iterator[None]:
+    """Name the stage in an error that does not know it."""
+    try:
+        yield
+    except BurstError as error:
+        raise BurstError(f"stage {stage}: {error}", **{**error.facts, "stage": stage}) from None
 
 
 def _shown(unit: _units.Unit) -> dict[str, Any]:

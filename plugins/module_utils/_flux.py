@@ -107,6 +107,8 @@ def hostlist(names: Iterable[str]) -> str:
 def _explain(wanted: str, error: OSError) -> FluxError:
     text = error.strerror or str(error)
     advice = "see flux dmesg on that machine."
+    if wanted.startswith("wanted a Flux broker"):
+        advice = "see whether flux runs on this machine, and whether the URI is its broker's."
     if error.errno == EPERM:
         advice = (
             "run as the instance's owner, or set allow-root-owner = true in [access] of its "

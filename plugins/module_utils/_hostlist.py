@@ -15,21 +15,29 @@ try:
 except ImportError:
     NodeSet = None
 
-HOSTLIST = re.compile(r"[A-Za-z0-9_.,\[\]-]+")
+# Flux reads one pair of brackets in a name; ClusterShell would read more, steps, groups and set operators.
+SPAN = r"[0-9]{1,18}(-[0-9]{1,18})?"
+TERM = rf"[A-Za-z0-9_.-]*(\[{SPAN}(,{SPAN})*\][A-Za-z0-9_.-]*)?"
+HOSTLIST = re.compile(rf"(?=[^,]){TERM}(,(?=[^,]){TERM})*")
+RANGE = re.compile(r"(?<=[\[,])([0-9]+)-([0-9]+)(?=[\],])")
+# More than any burst, and few enough to be counted out without harm.
+MOST_NAMES = 100_000
+SPLIT = re.compile(r"(?:[^,\[]|\[[^\]]*\])+")
 
 
 def expand(text: str) -> list[str]:
-    """Return the names of a hostlist. Raises SpecError, which says what cannot be read."""
+    """Return the names of a hostlist, each once. Raises SpecError, which says what cannot be read."""
     _need()
+    wanted = f"wanted a Flux hostlist such as gffw-compute-a-[001-003], found {text!r}"
     if not HOSTLIST.fullmatch(text):
-        raise SpecError(f"wanted a Flux hostlist such as gffw-compute-a-[001-003], found {text!r}")
+        raise SpecError(wanted)
+    if sum(int(last) - int(first) for first, last in RANGE.findall(text)) > MOST_NAMES:
+        raise SpecError(f"{wanted} (more than {MOST_NAMES} names)")
     try:
-        names = list(NodeSet(text, resolver=RESOLVER_NOGROUP))
+        terms = [NodeSet(term[0], resolver=RESOLVER_NOGROUP) for term in SPLIT.finditer(text)]
     except NodeSetException as error:
-        raise SpecError(
-            f"wanted a Flux hostlist such as gffw-compute-a-[001-003], found {text!r} ({error})"
-        ) from None
-    return [str(name) for name in names]
+        raise SpecError(f"{wanted} ({error})") from None
+    return list(dict.fromkeys(str(name) for names in terms for name in names))
 
 
 def fold(names: Iterable[str]) -> str:

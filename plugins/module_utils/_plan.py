@@ -57,7 +57,8 @@ def plan(
     free = [
         _node(rank)
         for rank in ranks
-        if rank["state"] == "free" or (rank["state"] == "down" and rank["host"] in existing)
+        if rank["state"] == "free"
+        or (rank["state"] == "down" and rank["host"] in existing and rank["host"] not in drained)
     ]
     most = len(free) + len(spare) + sum(rank["state"] == "allocated" for rank in ranks)
     served, large = [], []

@@ -28,6 +28,7 @@ SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 SHORTEST, LONGEST = 30, 120 * 86400
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 LABEL = re.compile(r"[a-z0-9_-]{0,63}")
+TOGETHER = ("burst_hostlist:", "burst_subnet_cidr:")
 
 Check = Callable[[Any], str]
 
@@ -68,9 +69,10 @@ def specification(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[
         wrong = CHECKS[name](made[name]) if name in CHECKS else ""
         if wrong:
             problems.append(f"{name}: {wrong}")
+    if not any(line.startswith(TOGETHER) for line in problems):
+        problems += _together(made)
     if problems:
         raise SpecError("\n".join(problems))
-    _check_together(made)
     return {**made, "burst_region": region(made["burst_zone"])}
 
 
@@ -93,16 +95,17 @@ def typed(value: Any, kind: str) -> Any:
     raise ValueError(value)
 
 
-def _check_together(made: Mapping[str, Any]) -> None:
-    """What no variable shows alone."""
+def _together(made: Mapping[str, Any]) -> list[str]:
+    """Return what no variable shows alone; those named in TOGETHER are right each by itself."""
     hosts = expand(made["burst_hostlist"])
     network = ipaddress.IPv4Network(made["burst_subnet_cidr"])
     # Compute Engine keeps the first two and the last two addresses for itself.
-    if network.num_addresses - 4 < len(hosts):
-        raise SpecError(
-            f"burst_subnet_cidr: wanted addresses for {len(hosts)} machines, found "
-            f"{max(network.num_addresses - 4, 0)} in {network}"
-        )
+    if network.num_addresses - 4 >= len(hosts):
+        return []
+    return [
+        f"burst_subnet_cidr: wanted addresses for {len(hosts)} machines, found "
+        f"{max(network.num_addresses - 4, 0)} in {network}"
+    ]
 
 
 def _pattern(pattern: str, wanted: str) -> Check:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 from ansible_collections.flux.burst.plugins.module_utils._errors import BurstError
 
@@ -19,7 +20,10 @@ PROPERTIES = (
     "Result",
     "ExecMainStatus",
     "NRestarts",
+    "InactiveExitTimestamp",
 )
+# A unit named here runs with older files than stand on the disk. A boot clears it, and is a restart as well.
+OWED = Path("/run/flux-burst")
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Unit:
     result: str
     exit_code: int
     restarts: int
+    started: str
 
 
 def parse(name: str, text: str) -> Unit:
@@ -50,6 +55,7 @@ def parse(name: str, text: str) -> Unit:
         result=rows.get("Result", ""),
         exit_code=int(rows.get("ExecMainStatus") or 0),
         restarts=int(rows.get("NRestarts") or 0),
+        started=rows.get("InactiveExitTimestamp", ""),
     )
 
 
@@ -70,12 +76,29 @@ def systemctl(*words: str) -> str:
     return done.stdout
 
 
-def journal(name: str, lines: int) -> list[str]:
-    """Return the last lines that a unit logged in this boot."""
-    done = subprocess.run(
-        ["journalctl", "-b", "-u", name, "-n", str(lines), "-o", "cat", "--no-pager"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def owe_restart(name: str) -> None:
+    """Note that a unit must restart, before its files change: the run may be cut in between."""
+    OWED.mkdir(mode=0o755, exist_ok=True)
+    (OWED / name).touch()
+
+
+def owes_restart(name: str) -> bool:
+    """Return whether a unit was to restart and did not."""
+    return (OWED / name).exists()
+
+
+def restarted(name: str) -> None:
+    """Forget that a unit must restart."""
+    (OWED / name).unlink(missing_ok=True)
+
+
+def journal(unit: Unit, lines: int) -> list[str]:
+    """Return the last lines that the processes of a unit logged since its last start, without systemd's own."""
+    # What a process that died at once has said may not be written yet.
+    subprocess.run(["journalctl", "--sync"], capture_output=True, check=False)
+    query = ["journalctl", "-b", "-n", str(lines), "-o", "cat", "--no-pager"]
+    query += ["--since", unit.started] if unit.started else []
+    # Not by invocation: journald often fails to learn it of a process that died at once.
+    query.append(f"_SYSTEMD_UNIT={unit.name}")
+    done = subprocess.run(query, capture_output=True, text=True, check=False)
     return [line for line in done.stdout.splitlines() if line.strip()]

@@ -95,7 +95,14 @@ def read(client: _flux.FluxClient) -> dict[str, Any]:
                 f"wanted {key} in [bootstrap] of the lead's configuration, found none: a machine joins "
                 "only where the lead lists it in hosts and shares a certificate with it."
             )
-    owner = pwd.getpwuid(int(client.attribute("security.owner")))
+    uid = client.attribute("security.owner")
+    try:
+        owner = pwd.getpwuid(int(uid))
+    except KeyError:
+        raise FluxError(
+            f"wanted a user with uid {uid}, which owns the instance at {client.uri}, found none on this "
+            "machine: add it to the lead's passwd, as the bursted machines must have it too."
+        ) from None
     hosts = _flux.hosts(entry["host"] for entry in bootstrap["hosts"])
     return {
         "hostname": hosts[0],

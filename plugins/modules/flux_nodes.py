@@ -197,6 +197,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     with failing_module(module):
+        if not module.params["hosts"]:
+            module.exit_json(changed=False, ranks=[], resources=[])
         client = _flux.FluxClient(module.params["uri"])
         module.exit_json(**run(client, module.params, module.check_mode))
 

@@ -5,8 +5,14 @@
 
 from __future__ import annotations
 
+import grp
+import os
+import pwd
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
-from ansible_collections.flux.burst.plugins.module_utils import _broker, _units
+from ansible_collections.flux.burst.plugins.module_utils import _broker, _files, _units
 from ansible_collections.flux.burst.plugins.module_utils._errors import BurstError
 
 SHOWN = """LoadState=loaded
@@ -17,6 +23,7 @@ StatusText=Running as member of 5 node Flux instance
 Result=success
 ExecMainStatus=0
 NRestarts=1
+InactiveExitTimestamp=Tue 2026-11-24 11:45:18 UTC
 """
 
 
@@ -65,3 +72,128 @@ def test_another_hostname_fails_at_the_base_before_anything_else() -> None:
     base = _broker.Base("not-this-host", "root", 0, 0, "0.88.0", "/usr/libexec/flux/flux-imp")
     with pytest.raises(BurstError, match="stage base: wanted the kernel's hostname not-this-host"):
         _broker.check_base(base)
+
+
+GARBLED = """overlay.err[2]: Error loading certificate: /etc/flux/system/curve.cert: Invalid argument
+overlay.crit[2]: module exiting abnormally
+broker.info[2]: builtins-fail: load-builtins->unload-builtins 3.1681ms
+broker.err[2]: overlay: Invalid argument
+broker.info[2]: builtins-done: unload-builtins->exit 0.767919ms"""
+
+
+class Systemd:
+    """Two units as systemd keeps them, and what was asked of it; `refuses` is a unit that does not start."""
+
+    def __init__(self) -> None:
+        self.units = {
+            name: replace(_units.parse(name, SHOWN), restarts=0)
+            for name in ("munge.service", "flux.service")
+        }
+        self.asked: list[str] = []
+        self.refuses = ""
+        self.log: list[str] = []
+
+    def show(self, name: str) -> _units.Unit:
+        return self.units[name]
+
+    def systemctl(self, *words: str) -> str:
+        self.asked.append(" ".join(words))
+        if words == ("restart", self.refuses):
+            self.units[self.refuses] = replace(self.units[self.refuses], active="failed")
+            raise BurstError("wanted 'systemctl restart' to succeed, found exit code 1.")
+        if words[0] == "restart":
+            self.units[words[1]] = replace(self.units[words[1]], active="active")
+        return ""
+
+    def restarts(self) -> list[str]:
+        return [words.split()[1] for words in self.asked if words.startswith("restart ")]
+
+
+@pytest.fixture
+def systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Systemd:
+    fake = Systemd()
+    monkeypatch.setattr(_units, "show", fake.show)
+    monkeypatch.setattr(_units, "systemctl", fake.systemctl)
+    monkeypatch.setattr(_units, "journal", lambda unit, lines: fake.log)
+    monkeypatch.setattr(_units, "OWED", tmp_path / "owed")
+    return fake
+
+
+def broker(path: Path, content: bytes = b"new") -> _broker.Broker:
+    owner, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
+    file = _files.File(str(path), content, owner, group, 0o644)
+    return _broker.Broker("flux.service", "munge.service", [file])
+
+
+def test_a_changed_file_restarts_its_unit_and_a_second_run_changes_nothing(
+    systemd: Systemd, tmp_path: Path
+) -> None:
+    first = broker(tmp_path / "system.toml").join(1, check=False)
+    assert [change["name"] for change in first["resources"]] == [
+        str(tmp_path / "system.toml"),
+        "flux.service",
+    ]
+    assert systemd.restarts() == ["flux.service"]
+    assert not broker(tmp_path / "system.toml").join(1, check=False)["changed"]
+    assert systemd.restarts() == ["flux.service"]
+
+
+def test_check_mode_changes_neither_files_nor_units(systemd: Systemd, tmp_path: Path) -> None:
+    assert broker(tmp_path / "system.toml").join(1, check=True)["changed"]
+    assert systemd.asked == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_cut_between_the_files_and_the_restart_is_made_good_by_the_next(
+    systemd: Systemd, tmp_path: Path
+) -> None:
+    systemd.units["munge.service"] = replace(systemd.units["munge.service"], active="inactive")
+    systemd.refuses = "munge.service"
+    with pytest.raises(BurstError, match="stage munge"):
+        broker(tmp_path / "system.toml").join(1, check=False)
+    systemd.refuses = ""
+    systemd.asked.clear()
+    broker(tmp_path / "system.toml").join(1, check=False)
+    assert systemd.restarts() == ["munge.service", "flux.service"]
+    assert not broker(tmp_path / "system.toml").join(1, check=False)["changed"]
+
+
+def test_a_unit_that_does_not_start_is_explained_by_its_own_log(
+    systemd: Systemd, tmp_path: Path
+) -> None:
+    systemd.refuses = "flux.service"
+    systemd.log = GARBLED.splitlines()
+    with pytest.raises(
+        BurstError, match=r"stage certificate: .* Error loading certificate"
+    ) as caught:
+        broker(tmp_path / "system.toml").join(1, check=False)
+    assert caught.value.facts == {"stage": "certificate"}
+
+
+def test_a_file_that_cannot_be_placed_names_its_stage(systemd: Systemd, tmp_path: Path) -> None:
+    with pytest.raises(BurstError, match=r"stage file: .*node_base"):
+        broker(tmp_path / "missing" / "system.toml").join(1, check=False)
+    assert systemd.restarts() == []
+
+
+def test_a_broker_that_restarted_long_ago_is_given_its_time(
+    systemd: Systemd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker(tmp_path / "system.toml").join(1, check=False)
+    joining = replace(
+        systemd.units["flux.service"], restarts=9, status_text="Joining Flux instance"
+    )
+    done = replace(joining, status_text="Running as member of 5 node Flux instance")
+    shown = iter([joining, joining, joining])
+
+    def show(name: str) -> _units.Unit:
+        return next(shown, done) if name == "flux.service" else systemd.show(name)
+
+    monkeypatch.setattr(_units, "show", show)
+    assert broker(tmp_path / "system.toml").join(5, check=False)["status_text"] == done.status_text
+
+
+def test_of_a_log_the_first_troubles_are_shown() -> None:
+    assert _broker.telling(GARBLED.splitlines())[0].startswith("overlay.err[2]: Error loading")
+    assert _broker.telling(["a", "b"]) == ["a", "b"]
+    assert len(_broker.telling([f"broker.err[0]: {n}" for n in range(9)])) == _broker.SHOWN_LINES

@@ -107,6 +107,12 @@ def test_a_subnetwork_must_hold_every_machine(good: dict[str, Any]) -> None:
     assert lines == ["burst_subnet_cidr: wanted addresses for 9 machines, found 4 in 10.0.0.0/29"]
 
 
+def test_what_is_wrong_together_is_said_with_the_rest(good: dict[str, Any]) -> None:
+    small = {"burst_hostlist": "a-[1-9]", "burst_subnet_cidr": "10.0.0.0/29"}
+    names = [line.partition(":")[0] for line in problems({**good, **small, "burst_lead_port": 0})]
+    assert names == ["burst_lead_port", "burst_subnet_cidr"]
+
+
 def test_no_check_is_for_a_variable_that_does_not_exist() -> None:
     assert set(CHECKS) <= set(OPTIONS)
 

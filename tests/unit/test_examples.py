@@ -1,0 +1,74 @@
+# Copyright: flux.burst contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every example that ansible-doc shows is a task that Ansible takes, with options that the module has."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+TOP = Path(__file__).resolve().parents[2]
+MODULES = sorted(path.stem for path in (TOP / "plugins/modules").glob("*.py"))
+
+
+def constant(module: str, name: str) -> Any:
+    """A documentation string of a module, as YAML."""
+    tree = ast.parse((TOP / f"plugins/modules/{module}.py").read_text())
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == name:
+            return yaml.safe_load(ast.literal_eval(node.value))
+    raise AssertionError(f"{module} has no {name}")
+
+
+def options(module: str) -> dict[str, Any]:
+    """A module's options, those of its fragments included."""
+    documentation = constant(module, "DOCUMENTATION")
+    found = dict(documentation.get("options", {}))
+    for name in documentation["extends_documentation_fragment"]:
+        fragment = name.removeprefix("flux.burst.").partition(".")[0]
+        text = (TOP / f"plugins/doc_fragments/{fragment}.py").read_text()
+        for node in ast.walk(ast.parse(text)):
+            if (
+                isinstance(node, ast.Assign)
+                and getattr(node.targets[0], "id", "") == "DOCUMENTATION"
+            ):
+                found.update(yaml.safe_load(ast.literal_eval(node.value)).get("options", {}))
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_an_example_gives_what_the_module_needs_and_nothing_that_it_has_not(module: str) -> None:
+    known = options(module)
+    required = {name for name, option in known.items() if option.get("required")}
+    examples = [task for task in constant(module, "EXAMPLES") if f"flux.burst.{module}" in task]
+    assert examples
+    for task in examples:
+        given = task[f"flux.burst.{module}"] or {}
+        assert set(given) <= set(known), task["name"]
+        assert required <= set(given), task["name"]
+
+
+def test_ansible_takes_every_example_and_every_playbook(tmp_path: Path) -> None:
+    plays = [
+        {"name": module, "hosts": "localhost", "tasks": constant(module, "EXAMPLES")}
+        for module in MODULES
+    ]
+    examples = tmp_path / "examples.yml"
+    examples.write_text(yaml.safe_dump(plays, sort_keys=False))
+    command = Path(sys.executable).with_name("ansible-playbook")
+    playbooks = sorted((TOP / "playbooks").glob("*.yml"))
+    done = subprocess.run(
+        [command, "--syntax-check", "-i", "localhost,", examples, *playbooks],
+        cwd=TOP,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
