@@ -114,7 +114,11 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flux.burst.plugins.module_utils import _gce_instances, _reconcile
-from ansible_collections.flux.burst.plugins.module_utils._errors import GceError, failing_module
+from ansible_collections.flux.burst.plugins.module_utils._errors import (
+    GceError,
+    SpecError,
+    failing_module,
+)
 from ansible_collections.flux.burst.plugins.module_utils._gce_client import (
     ARGUMENTS,
     GceClient,
@@ -127,6 +131,7 @@ from ansible_collections.flux.burst.plugins.module_utils._gce_session import (
     machine,
 )
 
+NEEDED = ("zone", "hosts", "machine_type", "image", "ssh_public_key")
 POLL = 0.3
 ATTEMPTS = 5
 SERIAL_LINES = 3
@@ -252,13 +257,15 @@ def main() -> None:
             "ssh_public_key": {"type": "str", "no_log": False},
             "boot_timeout": {"type": "int", "default": 300},
         },
-        required_if=[
-            ("state", "present", ("zone", "hosts", "machine_type", "image", "ssh_public_key"))
-        ],
+        required_if=[("state", "present", NEEDED)],
         supports_check_mode=True,
     )
     with failing_module(module):
         params = module.params
+        missing = [name for name in NEEDED if params[name] is None]
+        if params["state"] == "present" and missing:
+            # A variable that is null counts as given for required_if.
+            raise SpecError(f"{', '.join(missing)}: wanted a value for state=present, found null.")
         machines = Machines(params)
         if params["state"] == "absent":
             changes = _gce_instances.plan_absent(machines.existing)

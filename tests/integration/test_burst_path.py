@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -192,6 +193,29 @@ def test_the_inventory_shows_the_machines_and_ansible_reaches_them(sandbox: Sand
     assert all(f"--{host}" in after for host in HOSTS)
     ping = succeeded(sandbox.run("ansible", "burst_nodes", "-m", "ping"))
     assert ping.output.count("pong") == len(HOSTS)
+
+
+def compute_names(sandbox: Sandbox) -> list[str]:
+    """The machines as google-cloud-compute's client lists them."""
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import compute_v1
+
+    client = compute_v1.InstancesClient(
+        credentials=AnonymousCredentials(),
+        client_options={"api_endpoint": sandbox.env["FLUX_BURST_COMPUTE_ENDPOINT"]},
+    )
+    listed = client.list(project=sandbox.env["GOOGLE_CLOUD_PROJECT"], zone="us-central1-a")
+    return sorted(instance.name for instance in listed)
+
+
+def test_google_s_python_client_lists_the_machines(sandbox: Sandbox) -> None:
+    assert compute_names(sandbox) == HOSTS
+
+
+@pytest.mark.skipif(not shutil.which("gcloud"), reason="no gcloud on this machine")
+def test_gcloud_lists_the_same_machines(sandbox: Sandbox) -> None:
+    words = ("gcloud", "compute", "instances", "list", "--format=value(name)")
+    assert sorted(succeeded(sandbox.run(*words)).output.split()) == compute_names(sandbox)
 
 
 def test_what_was_changed_by_hand_is_put_right_and_is_the_only_change(sandbox: Sandbox) -> None:

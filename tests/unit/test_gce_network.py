@@ -1,7 +1,7 @@
 # Copyright: flux.burst contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A burst's network is made in order, mended where it was changed, and left alone where it is not ours."""
+"""A burst's network is planned from what is there, whatever that is."""
 
 from __future__ import annotations
 
@@ -9,103 +9,144 @@ import copy
 from typing import Any
 
 import pytest
-from ansible_collections.flux.burst.plugins.module_utils import _gce_network
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
+from ansible_collections.flux.burst.plugins.module_utils._gce_network import (
+    Key,
+    desired,
+    plan_absent,
+    plan_present,
+)
+from hypothesis import given
+from hypothesis import strategies as st
 
-STAGES = _gce_network.desired("my-project", "b", "10.10.0.0/24")
-API = "https://www.googleapis.com/compute/v1/"
+STAGES = desired("my-project", "t", "10.10.0.0/24")
+BODIES = {key: body for stage in STAGES for key, body in stage.items()}
+NEEDS = {
+    "network": set(),
+    "subnetwork": {"network"},
+    "router": {"network"},
+    "firewall": {"network"},
+}
+BASE = "https://www.googleapis.com/compute/v1"
 
-
-def existing() -> dict[_gce_network.Key, dict[str, Any]]:
-    """The network as Compute Engine returns it: full URLs, and fields that we did not set."""
-    found = {key: copy.deepcopy(body) for stage in STAGES for key, body in stage.items()}
-    for body in found.values():
-        body["id"] = "1"
-        if "network" in body:
-            body["network"] = API + body["network"]
-    for nat in found["router", "b-router"]["nats"]:
-        nat["enableEndpointIndependentMapping"] = False
-    for name in ("b-allow-iap-ssh", "b-allow-internal"):
-        del found["firewall", name]["disabled"]
-    return found
-
-
-def planned(actual: dict[_gce_network.Key, dict[str, Any]]) -> list[list[tuple[str, str]]]:
-    return [
-        [(c.action, c.name) for c in stage] for stage in _gce_network.plan_present(STAGES, actual)
-    ]
+Actual = dict[Key, dict[str, Any]]
 
 
-def test_everything_is_created_after_the_network() -> None:
-    assert planned({}) == [
-        [("create", "b-net")],
-        [
-            ("create", "b-subnet"),
-            ("create", "b-router"),
-            ("create", "b-allow-iap-ssh"),
-            ("create", "b-allow-internal"),
-        ],
-    ]
+def as_google_keeps_it(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a body with what Compute Engine adds, and without what it leaves out."""
+    kept = copy.deepcopy(body)
+    kept |= {"id": "1", "selfLink": BASE}
+    if "network" in kept:
+        kept["network"] = f"{BASE}/{kept['network']}"
+    for nat in kept.get("nats", []):
+        nat |= {"endpointTypes": ["ENDPOINT_TYPE_VM"], "enableDynamicPortAllocation": False}
+    return {key: value for key, value in kept.items() if key != "disabled"}
 
 
-def test_what_is_there_is_left_alone() -> None:
-    assert planned(existing()) == [[], []]
+WHOLE: Actual = {key: as_google_keeps_it(body) for key, body in BODIES.items()}
+
+
+def planned(actual: Actual) -> list[tuple[str, str]]:
+    return [(it.name, it.action) for stage in plan_present(STAGES, actual) for it in stage]
+
+
+def with_change(key: Key, **fields: Any) -> Actual:
+    return {**WHOLE, key: {**WHOLE[key], **fields}}
+
+
+SSH, INTERNAL = ("firewall", "t-allow-iap-ssh"), ("firewall", "t-allow-internal")
+ROUTER, SUBNET, NETWORK = ("router", "t-router"), ("subnetwork", "t-subnet"), ("network", "t-net")
+NAT = WHOLE[ROUTER]["nats"][0]
+
+
+def test_the_network_is_closed_but_for_ssh_from_iap() -> None:
+    assert BODIES[NETWORK]["autoCreateSubnetworks"] is False
+    assert BODIES[SUBNET]["privateIpGoogleAccess"] is True
+    assert BODIES[SSH]["sourceRanges"] == ["35.235.240.0/20"]
+    assert BODIES[SSH]["allowed"] == [{"IPProtocol": "tcp", "ports": ["22"]}]
+    assert BODIES[INTERNAL]["sourceRanges"] == ["10.10.0.0/24"]
+    assert {body["description"] for body in BODIES.values()} == {"flux-burst=t"}
+
+
+def test_what_is_as_it_should_be_is_left_alone() -> None:
+    assert planned(WHOLE) == []
 
 
 @pytest.mark.parametrize(
-    ("key", "changed"),
+    ("key", "fields", "shown"),
     [
-        (("firewall", "b-allow-iap-ssh"), {"sourceRanges": ["0.0.0.0/0"]}),
-        (("firewall", "b-allow-iap-ssh"), {"disabled": True}),
-        (("firewall", "b-allow-internal"), {"allowed": [{"IPProtocol": "tcp"}]}),
-        (("firewall", "b-allow-internal"), {"priority": 65000}),
-        (("router", "b-router"), {"nats": []}),
+        (SSH, {"sourceRanges": ["0.0.0.0/0"]}, {"sourceRanges"}),
+        (SSH, {"sourceRanges": ["35.235.240.0/20", "10.0.0.0/8"]}, {"sourceRanges"}),
+        (SSH, {"allowed": [{"IPProtocol": "all"}]}, {"allowed"}),
+        (SSH, {"disabled": True, "priority": 7}, {"disabled", "priority"}),
+        (SSH, {"targetTags": ["web"]}, {"targetTags"}),
+        (INTERNAL, {"sourceTags": ["web"]}, {"sourceTags"}),
+        (SUBNET, {"privateIpGoogleAccess": False}, {"privateIpGoogleAccess"}),
+        (ROUTER, {"nats": []}, {"nats"}),
+        (ROUTER, {"nats": [NAT, {**NAT, "name": "another"}]}, {"nats"}),
+        (ROUTER, {"nats": [{**NAT, "natIpAllocateOption": "MANUAL_ONLY"}]}, {"nats"}),
     ],
 )
-def test_what_was_changed_by_hand_is_the_only_change(
-    key: _gce_network.Key, changed: dict[str, Any]
+def test_what_was_changed_by_hand_is_put_right(
+    key: Key, fields: dict[str, Any], shown: set[str]
 ) -> None:
-    actual = existing()
-    actual[key].update(changed)
-    assert planned(actual) == [[], [("update", key[1])]]
+    [change] = [it for stage in plan_present(STAGES, with_change(key, **fields)) for it in stage]
+    assert (change.kind, change.name, change.action) == (*key, "update")
+    assert set(change.before) == set(change.after) == shown
+    assert all(change.before[field] != change.after[field] for field in shown)
 
 
-def test_a_missing_part_alone_is_created() -> None:
-    actual = existing()
-    del actual["router", "b-router"]
-    assert planned(actual) == [[], [("create", "b-router")]]
+@pytest.mark.parametrize(
+    ("key", "left_out"), [(ROUTER, "nats"), (SUBNET, "privateIpGoogleAccess"), (SSH, "allowed")]
+)
+def test_a_field_that_compute_engine_leaves_out_is_no_surprise(key: Key, left_out: str) -> None:
+    body = {field: value for field, value in WHOLE[key].items() if field != left_out}
+    assert planned({**WHOLE, key: body}) == [(key[1], "update")]
 
 
-def test_what_somebody_else_made_is_an_error_by_name() -> None:
-    actual = existing()
-    actual["network", "b-net"]["description"] = "mine"
-    with pytest.raises(GceError, match=r"network b-net: wanted none or one of this burst"):
+@pytest.mark.parametrize(
+    ("key", "fields"),
+    [
+        (NETWORK, {"autoCreateSubnetworks": True}),
+        (SUBNET, {"ipCidrRange": "10.11.0.0/24"}),
+        (SUBNET, {"network": f"{BASE}/projects/my-project/global/networks/other"}),
+        (ROUTER, {"network": f"{BASE}/projects/my-project/global/networks/other"}),
+        (SSH, {"direction": "EGRESS"}),
+    ],
+)
+def test_what_cannot_be_changed_in_place_is_told(key: Key, fields: dict[str, Any]) -> None:
+    with pytest.raises(GceError, match=r"cannot change in place: run the teardown playbook"):
+        planned(with_change(key, **fields))
+
+
+@pytest.mark.parametrize("key", list(WHOLE))
+@pytest.mark.parametrize("theirs", ["", "flux-burst=other"])
+def test_what_somebody_else_made_is_told_and_not_touched(key: Key, theirs: str) -> None:
+    actual = with_change(key, description=theirs)
+    with pytest.raises(GceError, match=f"{key[0]} {key[1]}.*somebody else made"):
         planned(actual)
+    assert key not in [(it.kind, it.name) for stage in plan_absent("t", actual) for it in stage]
 
 
-def test_another_range_cannot_be_changed_in_place() -> None:
-    actual = existing()
-    actual["subnetwork", "b-subnet"]["ipCidrRange"] = "10.99.0.0/24"
-    with pytest.raises(
-        GceError, match=r"subnetwork b-subnet: wanted ipCidrRange 10.10.0.0/24, found 10.99"
-    ):
-        planned(actual)
+@given(st.sets(st.sampled_from(list(WHOLE))))
+def test_what_is_missing_is_created_after_what_it_needs(there: set[Key]) -> None:
+    made = {kind for kind, _ in there}
+    created = set()
+    for stage in plan_present(STAGES, {key: WHOLE[key] for key in there}):
+        for change in stage:
+            assert change.action == "create"
+            assert NEEDS[change.kind] <= made
+            created.add((change.kind, change.name))
+        made |= {change.kind for change in stage}
+    assert created == set(WHOLE) - there
 
 
-def test_deletion_goes_from_what_uses_to_what_is_used() -> None:
-    stages = _gce_network.plan_absent("b", existing())
-    names = [sorted(change.name for change in stage) for stage in stages]
-    assert names == [["b-allow-iap-ssh", "b-allow-internal", "b-router"], ["b-subnet"], ["b-net"]]
-
-
-def test_what_somebody_else_made_is_not_deleted() -> None:
-    actual = existing()
-    actual["network", "b-net"]["description"] = "mine"
-    stages = _gce_network.plan_absent("b", actual)
-    assert stages[2] == []
-
-
-def test_ssh_is_open_to_the_proxy_s_range_alone() -> None:
-    ssh = STAGES[1]["firewall", "b-allow-iap-ssh"]
-    assert ssh["sourceRanges"] == ["35.235.240.0/20"]
-    assert ssh["allowed"] == [{"IPProtocol": "tcp", "ports": ["22"]}]
+@given(st.sets(st.sampled_from(list(WHOLE))))
+def test_what_is_there_is_deleted_before_what_it_needs(there: set[Key]) -> None:
+    left = set(there)
+    for stage in plan_absent("t", {key: WHOLE[key] for key in there}):
+        going = {(change.kind, change.name) for change in stage}
+        left -= going
+        needed = {kind for other, _ in left for kind in NEEDS[other]}
+        assert not needed & {kind for kind, _ in going}
+    assert left == set()

@@ -1,15 +1,15 @@
 # Copyright: flux.burst contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The tunnel's bytes: nothing is lost, nothing is sent twice, and a relay that breaks the rules is refused."""
+"""A tunnel's bookkeeping: nothing is lost or sent twice, and a relay that breaks the rules is told."""
 
 from __future__ import annotations
 
 import struct
 
 import pytest
+from ansible_collections.flux.burst.plugins.module_utils import _iap
 from ansible_collections.flux.burst.plugins.module_utils._iap import (
-    FRAME,
     Stream,
     Target,
     TunnelError,
@@ -18,78 +18,103 @@ from ansible_collections.flux.burst.plugins.module_utils._iap import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+SID = struct.pack(">HI", 1, 3) + b"sid"
+
 
 def connected() -> Stream:
     stream = Stream()
-    stream.receive(struct.pack(">HI", 1, 3) + b"sid")
+    assert stream.receive(SID) == b""
     return stream
 
 
-def ack(count: int, tag: int = 7) -> bytes:
-    return struct.pack(">HQ", tag, count)
+def ack(count: int) -> bytes:
+    return struct.pack(">HQ", 7, count)
 
 
-@given(st.binary(max_size=3 * FRAME))
-def test_frames_carry_all_the_data_in_parts_that_the_relay_takes(data: bytes) -> None:
-    frames = data_frames(data)
-    assert b"".join(frame[6:] for frame in frames) == data
-    assert all(len(frame) <= FRAME + 6 for frame in frames)
+@given(st.binary(max_size=70_000))
+def test_data_is_cut_into_messages_of_at_most_16384_bytes(data: bytes) -> None:
+    parts = []
+    for frame in data_frames(data):
+        tag, size = struct.unpack_from(">HI", frame)
+        assert (tag, size) == (4, len(frame) - 6)
+        assert 0 < size <= 16384
+        parts.append(frame[6:])
+    assert b"".join(parts) == data
 
 
-def test_the_first_message_names_the_session() -> None:
-    assert connected().sid == "sid"
+@given(st.lists(st.binary(min_size=1, max_size=50)), st.data())
+def test_what_is_kept_is_exactly_what_was_not_acknowledged(
+    pieces: list[bytes], data: st.DataObject
+) -> None:
+    stream, sent, known = connected(), b"", 0
+    for piece in pieces:
+        stream.send(piece)
+        sent += piece
+        known = data.draw(st.integers(known, len(sent)))
+        stream.receive(ack(known))
+        assert bytes(stream.unacked) == sent[known:]
+        assert stream.acked == known
 
 
-@given(st.lists(st.binary(min_size=1, max_size=100), max_size=10), st.integers(0, 1000))
-def test_what_was_not_acknowledged_is_kept_for_a_reconnect(parts: list[bytes], seen: int) -> None:
+@given(st.lists(st.binary(min_size=1, max_size=50), max_size=20))
+def test_what_comes_is_counted_and_owed_until_it_is_acknowledged(pieces: list[bytes]) -> None:
     stream = connected()
-    for part in parts:
-        stream.send(part)
-    whole = b"".join(parts)
-    seen = min(seen, len(whole))
-    stream.receive(ack(seen, tag=2))
-    assert bytes(stream.unacked) == whole[seen:]
-
-
-def test_received_data_is_counted_and_owed_until_it_is_acknowledged() -> None:
-    stream = connected()
-    assert stream.receive(data_frames(b"hello")[0]) == b"hello"
-    assert (stream.received, stream.owes) == (5, 5)
-    assert stream.acknowledge() == ack(5)
+    got = b"".join(stream.receive(frame) for piece in pieces for frame in data_frames(piece))
+    assert got == b"".join(pieces)
+    assert stream.owes == len(got)
+    assert stream.acknowledge() == ack(len(got))
     assert stream.owes == 0
+
+
+def test_a_reconnect_says_what_has_arrived() -> None:
+    stream = connected()
+    stream.send(b"abcdef")
+    stream.receive(struct.pack(">HQ", 2, 4))
+    assert bytes(stream.unacked) == b"ef"
 
 
 @pytest.mark.parametrize(
     "message",
     [
-        ack(6),
-        struct.pack(">HI", 4, 9) + b"short",
-        b"\x00",
-        struct.pack(">H", 7),
+        pytest.param(b"", id="empty"),
+        pytest.param(b"\x00", id="half a tag"),
+        pytest.param(struct.pack(">HI", 4, 3) + b"ab", id="less data than it says"),
+        pytest.param(struct.pack(">HI", 4, 1) + b"ab", id="more data than it says"),
+        pytest.param(struct.pack(">HI", 4, 16385) + bytes(16385), id="more data than allowed"),
+        pytest.param(struct.pack(">HI", 7, 0), id="half an acknowledgement"),
+        pytest.param(ack(7), id="more acknowledged than sent"),
+        pytest.param(ack(1), id="an acknowledgement that goes back"),
+        pytest.param(struct.pack(">HI", 1, 2) + b"\xff\xff", id="a sid that is no text"),
+        pytest.param(struct.pack(">HI", 1, 9) + b"sid", id="a sid cut short"),
     ],
 )
-def test_a_message_that_breaks_the_rules_is_refused(message: bytes) -> None:
+def test_a_relay_that_breaks_the_rules_is_told(message: bytes) -> None:
     stream = connected()
-    stream.send(b"hello")
-    with pytest.raises(TunnelError, match="wanted the IAP relay's protocol"):
+    stream.send(b"abcdef")
+    stream.receive(ack(3))
+    with pytest.raises(TunnelError, match="wanted the IAP relay's protocol, found"):
         stream.receive(message)
 
 
-def test_an_acknowledgement_never_goes_back() -> None:
-    stream = connected()
-    stream.send(b"hello")
-    stream.receive(ack(5))
-    with pytest.raises(TunnelError, match="4 bytes acknowledged"):
-        stream.receive(ack(4))
-
-
-def test_data_before_the_session_is_refused() -> None:
+def test_data_before_the_session_is_told() -> None:
     with pytest.raises(TunnelError, match="out of place"):
-        Stream().receive(data_frames(b"x")[0])
+        Stream().receive(data_frames(b"early")[0])
 
 
-def test_a_reconnect_says_what_came_so_far() -> None:
-    target = Target("p", "us-central1-a", "n-1", 22, "wss://relay")
-    url = target.reconnect_url("s/1", 42)
-    assert url == "wss://relay/v4/reconnect?sid=s%2F1&ack=42&zone=us-central1-a&newWebsocket=True"
-    assert "port=22" in target.connect_url()
+def test_an_unknown_message_is_ignored() -> None:
+    assert connected().receive(struct.pack(">HI", 99, 0)) == b""
+
+
+def test_the_addresses_are_those_of_the_protocol() -> None:
+    target = Target("my-project", "us-central1-a", "b-001", 22, "wss://relay")
+    assert target.connect_url() == (
+        "wss://relay/v4/connect?project=my-project&zone=us-central1-a&instance=b-001&interface=nic0&port=22"
+        "&newWebsocket=True"
+    )
+    assert target.reconnect_url("s/d+", 5) == (
+        "wss://relay/v4/reconnect?sid=s%2Fd%2B&ack=5&zone=us-central1-a&newWebsocket=True"
+    )
+
+
+def test_no_close_code_of_the_relay_means_that_all_is_well() -> None:
+    assert not {_iap.NORMAL, _iap.REAUTHENTICATE} & _iap.CLOSED.keys()
