@@ -93,7 +93,9 @@ class Demo:
         table.add_column("seconds", justify="right")
         for title, seconds in self.times:
             table.add_row(title, f"{seconds:.1f}")
-        table.add_row("[bold]together[/bold]", f"[bold]{sum(t for _, t in self.times):.1f}[/bold]")
+        table.add_row(
+            "[bold]together[/bold]", f"[bold]{sum(row[1] for row in self.times):.1f}[/bold]"
+        )
         self.console.print()
         self.console.print(table)
 
@@ -111,6 +113,7 @@ def burst(demo: Demo, flux: str) -> None:
     demo.playbook("Burst", "playbooks/burst.yml")
     demo.on_lead("Nodes after", ["flux", "resource", "list"])
     demo.on_lead("The job's output", ["timeout", str(JOB_LIMIT), "flux", "job", "attach", job])
+    demo.step("What there is", demo.sandbox("status"), shown="python -m sandbox status")
     demo.report()
     demo.console.print(
         "\n[green]The burst is up.[/green] `make teardown` takes it away, `make down` the sandbox."

@@ -51,7 +51,7 @@ def real_flux_version() -> str | None:
 def parse_version(text: str) -> str | None:
     """Return "0.88.0" of the output of `flux version`, without what a git build appends."""
     for line in text.splitlines():
-        name, _, value = line.partition(":")
+        name, _unused, value = line.partition(":")
         if name.strip() == "libflux-core" and value.strip():
             return value.strip().split("-")[0]
     return None
@@ -128,7 +128,7 @@ def _owners(found: set[Path]) -> dict[Path, str | None]:
     done = subprocess.run(["dpkg", "-S", *every], capture_output=True, text=True, check=False)
     known = {}
     for line in done.stdout.splitlines():
-        owner, _, path = line.partition(": ")
+        owner, _unused, path = line.partition(": ")
         known[Path(path)] = owner.split(":")[0]
     return {
         library: next((known[name] for name in sorted(alternatives) if name in known), None)

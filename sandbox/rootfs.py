@@ -101,7 +101,7 @@ def signed_by(sources: Path, suite: str) -> str | None:
 def _os_release() -> dict[str, str]:
     with contextlib.suppress(OSError):
         rows = [line.partition("=") for line in Path("/etc/os-release").read_text().splitlines()]
-        return {key: value.strip('"') for key, _, value in rows}
+        return {key: value.strip('"') for key, _unused, value in rows}
     return {}
 
 

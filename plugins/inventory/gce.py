@@ -128,6 +128,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 f"specification: wanted a file with the burst_* variables, found none at {path}."
             )
         given = self.loader.load_from_file(str(path), trusted_as_template=True) or {}
+        if not isinstance(given, dict):
+            raise AnsibleParserError(
+                f"{path}: wanted a mapping of burst_* variables, found {type(given).__name__}."
+            )
         variables = {**given, **load_extra_vars(self.loader)}
         self.templar.available_variables = variables
         made = dict(DEFAULTS)

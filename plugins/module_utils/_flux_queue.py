@@ -70,7 +70,7 @@ def least(count: Any) -> int:
     """Return the smallest number that a jobspec count allows: 4, {"min": 2, ...}, "2-8" or "2+"."""
     if isinstance(count, Mapping):
         return int(count["min"])
-    return int(str(count).split("-")[0].split(":")[0].rstrip("+"))
+    return int(str(count).partition("-")[0].partition(":")[0].rstrip("+"))
 
 
 def waiting_job(listed: Mapping[str, Any], jobspec: str, value: Any) -> dict[str, Any]:

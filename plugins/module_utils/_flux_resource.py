@@ -18,7 +18,7 @@ def idset(text: str) -> list[int]:
     """Return the numbers of an idset (RFC 22), for instance "0-2,5" or "[0-2,5]"."""
     ids: list[int] = []
     for part in filter(None, text.strip("[]").split(",")):
-        first, _, last = part.partition("-")
+        first, _unused, last = part.partition("-")
         ids.extend(range(int(first), int(last or first) + 1))
     return ids
 

@@ -122,7 +122,9 @@ class Stream:
             (tag,) = struct.unpack_from(">H", message)
             if tag == CONNECTED:
                 (size,) = struct.unpack_from(">I", message, 2)
-                self.sid = message[6 : 6 + size].decode()
+                if not size or len(message) != 6 + size:
+                    raise TunnelError(_broken("a session id cut short"))
+                self.sid = message[6:].decode()
             elif tag in (RECONNECTED, ACK):
                 self._forget(struct.unpack_from(">Q", message, 2)[0])
             elif tag == DATA:
@@ -375,11 +377,11 @@ def main() -> int:
         return 130
     else:
         return 0
-    print(f"iap: {said}", file=sys.stderr)
+    sys.stderr.write(f"iap: {said}\n")
     if error_file:
         error_file.write_text(f"iap: {said}\n")
     return 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

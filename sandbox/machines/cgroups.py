@@ -22,8 +22,8 @@ def hierarchies(mountinfo: str) -> list[Path]:
     """Return where the hierarchies that systemd uses are mounted, of /proc/self/mountinfo's text."""
     found = []
     for line in mountinfo.splitlines():
-        left, _, right = line.partition(" - ")
-        kind, _, options = right.split(" ", 2)
+        left, _unused, right = line.partition(" - ")
+        kind, _unused, options = right.split(" ", 2)
         if kind == "cgroup2" or (kind == "cgroup" and "name=systemd" in options.split(",")):
             found.append(Path(left.split()[4]))
     return found

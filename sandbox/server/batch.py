@@ -29,7 +29,7 @@ def split(content_type: str, body: bytes) -> list[tuple[str, str, str, bytes]]:
     for part in message.iter_parts():
         payload = part.get_payload(decode=True)
         data = payload if isinstance(payload, bytes) else b""
-        head, _, rest = data.replace(b"\r\n", b"\n").partition(b"\n\n")
+        head, _unused, rest = data.replace(b"\r\n", b"\n").partition(b"\n\n")
         words = head.split(b"\n")[0].decode("latin-1").split()
         if len(words) < 2:
             raise ApiError(400, "badRequest", "Failed to parse batch request: wanted VERB PATH")

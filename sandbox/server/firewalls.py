@@ -43,7 +43,7 @@ def _rules(field: str, rules: list[Resource]) -> list[Resource]:
         if "IPProtocol" not in rule:
             raise required(f"{where}.IPProtocol")
         for text in rule.get("ports", ()):
-            low, _, high = text.partition("-")
+            low, _unused, high = text.partition("-")
             ends = [end for end in (low, high or low) if end.isdigit() and int(end) <= 65535]
             if len(ends) != 2 or int(ends[0]) > int(ends[1]):
                 why = "Must be a port or a range of ports."
@@ -112,7 +112,7 @@ async def update_firewall(call: Call) -> Resource:
 @serve("firewalls.delete", "DELETE", "global/firewalls/{firewall}")
 async def delete_firewall(call: Call) -> Resource:
     """Delete a rule."""
-    key, _ = call.settled()
+    key, _unused = call.settled()
     return changes.delete(call, key)
 
 

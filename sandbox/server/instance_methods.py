@@ -218,7 +218,7 @@ async def delete_instance(call: Call) -> Resource:
 @serve("instances.stop", "POST", f"{ONE}/stop")
 async def stop_instance(call: Call) -> Resource:
     """Stop an instance. The sandbox cannot start it again."""
-    key, _ = call.settled()
+    key, _unused = call.settled()
     return _stop(call.cloud, call.operations, key)
 
 
@@ -261,7 +261,7 @@ async def set_metadata(call: Call) -> Resource:
 @serve("instances.getSerialPortOutput", "GET", f"{ONE}/serialPort")
 async def serial_port_output(call: Call) -> Resource:
     """Return the console's output from a byte on; at most the last MiB."""
-    key, _ = call.existing()
+    key, _unused = call.existing()
     text = await call.cloud.thread(call.cloud.backend.serial, key.project, key.name)
     data = text.encode()
     start = max(int(call.query.get("start", 0)), len(data) - SERIAL_LIMIT, 0)
@@ -281,7 +281,7 @@ async def guest_attributes(call: Call) -> Resource:
     if not instances.guest_attributes_on(instance):
         raise ApiError(412, "conditionNotMet", "Guest attributes endpoint access is disabled.")
     path = call.query.get("queryPath") or call.query.get("variableKey") or ""
-    namespace, _, wanted = path.partition("/")
+    namespace, _unused, wanted = path.partition("/")
     found = await call.cloud.thread(call.cloud.backend.host_keys, key.project, key.name)
     items = [
         {"namespace": HOST_KEYS, "key": kind, "value": value}

@@ -63,7 +63,7 @@ def ssh_keys(metadata: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """Return (user, public key) of each line "user:key" of the metadata `ssh-keys`."""
     pairs = [line.partition(":") for line in metadata.get("ssh-keys", "").splitlines()]
     return tuple(
-        (user.strip(), key.strip()) for user, _, key in pairs if user.strip() and key.strip()
+        (user.strip(), key.strip()) for user, _unused, key in pairs if user.strip() and key.strip()
     )
 
 
@@ -114,7 +114,7 @@ def free_addresses(cloud: Cloud, place: Place, count: int) -> list[str]:
     """
     taken = {
         nic["networkIP"]
-        for _, instance in cloud.all("instances")
+        for _unused, instance in cloud.all("instances")
         for nic in instance["networkInterfaces"]
         if nic["subnetwork"] == place.subnetwork.link
     }

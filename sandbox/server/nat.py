@@ -128,7 +128,7 @@ async def patch_router(call: Call) -> Resource:
 @serve("routers.delete", "DELETE", "regions/{region}/routers/{router}")
 async def delete_router(call: Call) -> Resource:
     """Delete a router with its NATs."""
-    key, _ = call.settled()
+    key, _unused = call.settled()
     return changes.delete(call, key, lambda: refresh(call.cloud))
 
 

@@ -59,7 +59,7 @@ async def insert_network(call: Call) -> Resource:
 @serve("networks.delete", "DELETE", "global/networks/{network}")
 async def delete_network(call: Call) -> Resource:
     """Delete a network that nothing uses."""
-    key, _ = call.settled()
+    key, _unused = call.settled()
     for user in users_of(call.cloud, key):
         raise in_use("network", key.path, user.path)
     return changes.delete(call, key)
@@ -129,7 +129,7 @@ async def delete_subnetwork(call: Call) -> Resource:
 
 
 def _free_address(call: Call, wanted: object) -> str:
-    taken = {it["address"] for _, it in call.cloud.all("addresses")}
+    taken = {it["address"] for _unused, it in call.cloud.all("addresses")}
     if wanted:
         if wanted in taken:
             raise invalid("resource.address", wanted, "Specified IP address is in-use.")
@@ -160,7 +160,7 @@ async def insert_address(call: Call) -> Resource:
 @serve("addresses.delete", "DELETE", "regions/{region}/addresses/{address}")
 async def delete_address(call: Call) -> Resource:
     """Release an address."""
-    key, _ = call.settled()
+    key, _unused = call.settled()
     for user, router in call.cloud.table(call.project, "routers").items():
         if any(key.link in nat.get("natIps", ()) for nat in router.get("nats", ())):
             raise in_use("address", key.path, user.path)

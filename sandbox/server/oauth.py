@@ -94,7 +94,7 @@ class Tokens:
 
     def _check(self, assertion: str) -> None:
         try:
-            signed, _, signature = assertion.rpartition(".")
+            signed, _unused, signature = assertion.rpartition(".")
             claims = json.loads(_decode(signed.split(".")[1]))
             public = self._key.public_key()
             public.verify(_decode(signature), signed.encode(), padding.PKCS1v15(), hashes.SHA256())
@@ -107,7 +107,7 @@ class Tokens:
 
     def good(self, authorization: str | None) -> bool:
         """Return whether an Authorization header has a token that was issued here and lives."""
-        kind, _, token = (authorization or "").partition(" ")
+        kind, _unused, token = (authorization or "").partition(" ")
         if kind.lower() != "bearer":
             return False
         if hmac.compare_digest(token.strip().encode(), self._fixed.encode()):

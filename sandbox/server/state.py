@@ -133,13 +133,13 @@ class Cloud:
 
     def all(self, collection: str) -> Iterator[tuple[Key, Resource]]:
         """Yield the resources of a kind in every project."""
-        for (_, kind), table in list(self._tables.items()):
+        for (_unused, kind), table in list(self._tables.items()):
             if kind == collection:
                 yield from list(table.items())
 
     def projects(self) -> list[str]:
         """Return the projects that hold something, without the site's."""
-        held = {project for (project, _), table in self._tables.items() if table}
+        held = {project for (project, _unused), table in self._tables.items() if table}
         held.add(catalog.PROJECT)
         return sorted(held - {catalog.SITE_PROJECT})
 

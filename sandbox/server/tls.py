@@ -62,7 +62,7 @@ def make(state: Path) -> ssl.SSLContext:
 
     The authority's key stays in memory and is gone when this returns.
     """
-    ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _unused in range(2))
     pem = serialization.Encoding.PEM
     ca = _certificate("flux.burst sandbox CA", ca_key, ca_key, True).public_bytes(pem)
     relay = _certificate("flux.burst sandbox relay", key, ca_key, False).public_bytes(pem)

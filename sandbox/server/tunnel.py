@@ -101,7 +101,7 @@ class Tunnel:
         self._wake.set()
         tasks = [asyncio.ensure_future(part(socket)) for part in (self._send, self._receive)]
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done, _unused = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
                 task.cancel()

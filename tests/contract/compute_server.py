@@ -87,7 +87,7 @@ class ComputeServer:
 
 def free_ports(count: int) -> list[int]:
     """Return ports that nothing listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _unused in range(count)]
     ports = [made.getsockname()[1] for made in sockets]
     for made in sockets:
         made.close()

@@ -56,7 +56,7 @@ def test_instances_client_aggregates_pages(machines: ComputeServer) -> None:
         project=machines.project, filter="labels.flux-burst=t", max_results=2
     )
     pages = client(compute_v1.InstancesClient, machines).aggregated_list(request)
-    assert [it.name for _, scope in pages for it in scope.instances] == NAMES
+    assert [it.name for _unused, scope in pages for it in scope.instances] == NAMES
 
 
 def test_bulk_insert_by_the_client_and_its_operation(machines: ComputeServer) -> None:

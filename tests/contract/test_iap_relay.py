@@ -99,7 +99,7 @@ def resume(sid: str, ack: int) -> str:
 async def test_data_comes_back_in_small_frames(
     session: aiohttp.ClientSession, echo_relay: EchoRelay
 ) -> None:
-    client, _ = await connect(session, echo_relay)
+    client, _unused = await connect(session, echo_relay)
     sent = os.urandom(200_000)
     await client.send(sent)
     assert await client.receive(len(sent)) == sent
@@ -111,7 +111,7 @@ async def test_data_comes_back_in_small_frames(
 async def test_few_bytes_are_acknowledged_when_it_is_quiet(
     session: aiohttp.ClientSession, echo_relay: EchoRelay
 ) -> None:
-    client, _ = await connect(session, echo_relay)
+    client, _unused = await connect(session, echo_relay)
     await client.send(b"hello")
     await client.receive(5)
     assert client.acked == 0
@@ -192,7 +192,7 @@ async def test_a_wrong_message_is_fatal(
 async def test_an_ack_that_goes_back_is_fatal(
     session: aiohttp.ClientSession, echo_relay: EchoRelay
 ) -> None:
-    client, _ = await connect(session, echo_relay)
+    client, _unused = await connect(session, echo_relay)
     await client.send(b"hello")
     await client.receive(5)
     await client.ack(5)

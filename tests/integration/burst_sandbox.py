@@ -84,7 +84,7 @@ class Sandbox:
         if done.code == 0:
             for line in self.command("env").output.splitlines():
                 for word in shlex.split(line)[1:]:
-                    key, _, value = word.partition("=")
+                    key, _unused, value = word.partition("=")
                     self.env[key] = value
         return done
 

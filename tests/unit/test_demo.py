@@ -23,7 +23,7 @@ def test_a_step_returns_its_output_and_keeps_its_time() -> None:
     demo = Demo("unit")
     command = [sys.executable, "-c", "print('f123')"]
     assert demo.step("Submit", command, shown="submit", stdout=subprocess.PIPE) == "f123"
-    assert [title for title, _ in demo.times] == ["Submit"]
+    assert [title for title, _unused in demo.times] == ["Submit"]
 
 
 def test_what_is_shown_is_not_read_as_markup(capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,7 @@ def status(**changed: Any) -> dict[str, Any]:
 
 
 def states(found: dict[str, Any], allocated: set[int]) -> list[str]:
-    return [rank.state for rank in _flux_resource.ranks(found, allocated, lambda _: HOSTS)]
+    return [rank.state for rank in _flux_resource.ranks(found, allocated, lambda _unused: HOSTS)]
 
 
 @pytest.mark.parametrize(
@@ -50,13 +50,13 @@ def test_drained_is_not_draining_and_down_wins_over_drained() -> None:
 
 def test_the_reason_of_a_drain_outlives_the_node() -> None:
     found = _flux_resource.ranks(
-        status(drain={"2": {"timestamp": 1.0, "reason": None}}), set(), lambda _: HOSTS
+        status(drain={"2": {"timestamp": 1.0, "reason": None}}), set(), lambda _unused: HOSTS
     )
     assert [rank.drain_reason for rank in found] == [None, None, "", None, None]
 
 
 def test_cores_gpus_and_properties_are_r_s() -> None:
-    found = _flux_resource.ranks(status(), set(), lambda _: HOSTS)
+    found = _flux_resource.ranks(status(), set(), lambda _unused: HOSTS)
     assert [(rank.cores, rank.gpus, rank.properties) for rank in found[1:3]] == [
         (4, 0, []),
         (2, 1, ["burst"]),

@@ -61,10 +61,9 @@ def test_a_request_is_for_all_or_none_private_and_with_a_fuse() -> None:
     assert list(body["perInstanceProperties"]) == HOSTS
     assert body["count"] == "3"
     assert "minCount" not in body
-    assert "accessConfigs" not in properties["networkInterfaces"][0]
-    assert properties["networkInterfaces"][0]["subnetwork"].endswith(
-        "regions/us-central1/subnetworks/t-subnet"
-    )
+    [interface] = properties["networkInterfaces"]
+    assert set(interface) == {"subnetwork"}, "an accessConfig would be a public address"
+    assert interface["subnetwork"].endswith("regions/us-central1/subnetworks/t-subnet")
     assert properties["scheduling"] == {
         "maxRunDuration": {"seconds": "14400"},
         "instanceTerminationAction": "DELETE",
@@ -214,8 +213,8 @@ class FakeCloud:
 @pytest.fixture
 def cloud(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> FakeCloud:
     made = FakeCloud(*getattr(request, "param", ()))
-    monkeypatch.setattr(gce_instances, "GceSession", lambda *_: made)
-    monkeypatch.setattr(gce_instances, "GceClient", lambda *_: made)
+    monkeypatch.setattr(gce_instances, "GceSession", lambda *_unused: made)
+    monkeypatch.setattr(gce_instances, "GceClient", lambda *_unused: made)
     return made
 
 

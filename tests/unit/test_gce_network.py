@@ -128,9 +128,22 @@ def test_what_somebody_else_made_is_told_and_not_touched(key: Key, theirs: str) 
     assert key not in [(it.kind, it.name) for stage in plan_absent("t", actual) for it in stage]
 
 
+def test_everything_but_the_network_is_created_at_once() -> None:
+    stages = plan_present(STAGES, {})
+    assert [[change.name for change in stage] for stage in stages] == [
+        ["t-net"],
+        ["t-subnet", "t-router", "t-allow-iap-ssh", "t-allow-internal"],
+    ]
+
+
+def test_deletion_goes_from_what_uses_to_what_is_used() -> None:
+    names = [sorted(change.name for change in stage) for stage in plan_absent("t", WHOLE)]
+    assert names == [["t-allow-iap-ssh", "t-allow-internal", "t-router"], ["t-subnet"], ["t-net"]]
+
+
 @given(st.sets(st.sampled_from(list(WHOLE))))
 def test_what_is_missing_is_created_after_what_it_needs(there: set[Key]) -> None:
-    made = {kind for kind, _ in there}
+    made = {kind for kind, _unused in there}
     created = set()
     for stage in plan_present(STAGES, {key: WHOLE[key] for key in there}):
         for change in stage:
@@ -147,6 +160,6 @@ def test_what_is_there_is_deleted_before_what_it_needs(there: set[Key]) -> None:
     for stage in plan_absent("t", {key: WHOLE[key] for key in there}):
         going = {(change.kind, change.name) for change in stage}
         left -= going
-        needed = {kind for other, _ in left for kind in NEEDS[other]}
-        assert not needed & {kind for kind, _ in going}
+        needed = {kind for other, _unused in left for kind in NEEDS[other]}
+        assert not needed & {kind for kind, _unused in going}
     assert left == set()

@@ -31,6 +31,10 @@ def ack(count: int) -> bytes:
     return struct.pack(">HQ", 7, count)
 
 
+def test_the_first_message_names_the_session() -> None:
+    assert connected().sid == "sid"
+
+
 @given(st.binary(max_size=70_000))
 def test_data_is_cut_into_messages_of_at_most_16384_bytes(data: bytes) -> None:
     parts = []

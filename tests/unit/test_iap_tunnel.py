@@ -141,7 +141,7 @@ async def test_a_dropped_tunnel_goes_on_with_what_was_not_acknowledged(relay: Re
     data = bytes(range(256)) * 200
     assert await carry(relay, drop_after(len(data)), resume(40_000, b"fine"), data=data) == b"fine"
     assert relay.received[:40_001] == data[:40_001]
-    assert [path for path, _, _ in relay.asked] == ["/v4/connect", "/v4/reconnect"]
+    assert [path for path, _unused, _unused in relay.asked] == ["/v4/connect", "/v4/reconnect"]
 
 
 async def test_a_relay_that_wants_a_new_token_gets_one(relay: Relay) -> None:

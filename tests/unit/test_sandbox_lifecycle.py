@@ -73,7 +73,7 @@ def up(name: str = NAME, **wish: str) -> tuple[lifecycle.Sandbox, list[str]]:
 
 
 def test_up_twice_is_one_sandbox() -> None:
-    first, _ = up()
+    first, _unused = up()
     second, said = up()
     assert second == first
     assert said == [f"sandbox {NAME} is up"]
@@ -82,7 +82,7 @@ def test_up_twice_is_one_sandbox() -> None:
 
 def test_up_at_the_same_time_is_one_sandbox() -> None:
     found: list[lifecycle.Sandbox] = []
-    threads = [threading.Thread(target=lambda: found.append(up()[0])) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: found.append(up()[0])) for _unused in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -91,14 +91,14 @@ def test_up_at_the_same_time_is_one_sandbox() -> None:
 
 
 def test_up_with_another_backend_is_refused_and_changes_nothing() -> None:
-    first, _ = up()
+    first, _unused = up()
     with pytest.raises(lifecycle.SandboxError, match="found it running with records"):
         up(backend="nspawn")
     assert up()[0] == first
 
 
 def test_up_cleans_what_a_killed_server_left_and_says_so() -> None:
-    first, _ = up()
+    first, _unused = up()
     os.kill(first.server_pid, signal.SIGKILL)
     wait_until_gone(first.server_pid)
     second, said = up()
@@ -114,8 +114,8 @@ def wait_until_gone(pid: int) -> None:
 
 
 def test_two_sandboxes_have_ports_of_their_own_and_down_takes_one() -> None:
-    one, _ = up()
-    two, _ = up("t-life2")
+    one, _unused = up()
+    two, _unused = up("t-life2")
     assert len({one.compute_port, one.relay_port, two.compute_port, two.relay_port}) == 4
     lifecycle.down(NAME, print)
     assert not one.state.exists()
@@ -123,8 +123,8 @@ def test_two_sandboxes_have_ports_of_their_own_and_down_takes_one() -> None:
 
 
 def test_down_removes_every_file_and_process_and_can_be_repeated(place: Path) -> None:
-    sandbox, _ = up()
-    for _ in range(2):
+    sandbox, _unused = up()
+    for _unused in range(2):
         said: list[str] = []
         lifecycle.down(NAME, said.append)
         assert said[-1] == f"sandbox {NAME} is down"
@@ -134,7 +134,7 @@ def test_down_removes_every_file_and_process_and_can_be_repeated(place: Path) ->
 
 
 def test_down_finds_a_server_whose_sandbox_file_is_lost() -> None:
-    sandbox, _ = up()
+    sandbox, _unused = up()
     (sandbox.state / "sandbox.json").unlink()
     lifecycle.down(NAME, print)
     assert cleanup.servers(NAME) == []
@@ -147,7 +147,7 @@ def test_a_server_that_does_not_start_is_reported_by_its_last_line_and_leaves_no
 
 
 def test_keys_and_directory_are_for_the_owner_only() -> None:
-    sandbox, _ = up()
+    sandbox, _unused = up()
     assert sandbox.state.stat().st_mode & 0o777 == 0o700
     assert (sandbox.state / "ssh_key").stat().st_mode & 0o777 == 0o600
     public = (sandbox.state / "ssh_key.pub").read_text().split()
@@ -178,7 +178,7 @@ def test_status_says_up_broken_and_down(capsys: pytest.CaptureFixture[str]) -> N
         return answer
 
     assert state() == {"name": NAME, "state": "down"}
-    sandbox, _ = up()
+    sandbox, _unused = up()
     assert state()["backend"] == "records"
     os.kill(sandbox.server_pid, signal.SIGKILL)
     wait_until_gone(sandbox.server_pid)
@@ -186,7 +186,7 @@ def test_status_says_up_broken_and_down(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_env_is_shell_that_points_at_this_sandbox(capsys: pytest.CaptureFixture[str]) -> None:
-    sandbox, _ = up()
+    sandbox, _unused = up()
     assert cli.main(["env", "--name", NAME]) == 0
     script = capsys.readouterr().out + 'echo "$FLUX_BURST_SANDBOX $FLUX_BURST_COMPUTE_ENDPOINT"'
     done = subprocess.run(["sh", "-euc", script], capture_output=True, text=True, check=True)

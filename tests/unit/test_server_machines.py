@@ -76,7 +76,7 @@ class Engine:
         """Call a method below the project."""
         data = b"" if body is None else json.dumps(body).encode()
         full = f"/compute/v1/projects/{project}/{path}"
-        status, answer, _ = await self.api.answer(verb, full, {}, data)
+        status, answer, _unused = await self.api.answer(verb, full, {}, data)
         return status, answer
 
     async def done(self, verb: str, path: str, body: Any = None) -> Any:
@@ -174,11 +174,11 @@ async def test_a_name_pattern_counts_up(engine: Engine) -> None:
 
 async def test_deleting_what_boots_leaves_no_machine(engine: Engine) -> None:
     engine.backend.gate.clear()
-    _, insert = await engine.call("POST", f"{ZONE}/instances", {"name": "a", **properties()})
+    _unused, insert = await engine.call("POST", f"{ZONE}/instances", {"name": "a", **properties()})
     await asyncio.sleep(0.05)
     assert engine.cloud.find(Key("sandbox-project", ZONE, "instances", "a"))["status"] == "STAGING"  # type: ignore[index]
-    _, first = await engine.call("DELETE", f"{ZONE}/instances/a")
-    _, second = await engine.call("DELETE", f"{ZONE}/instances/a")
+    _unused, first = await engine.call("DELETE", f"{ZONE}/instances/a")
+    _unused, second = await engine.call("DELETE", f"{ZONE}/instances/a")
     assert first["name"] == second["name"]
     engine.backend.gate.set()
     assert "error" not in await engine.finished(first)

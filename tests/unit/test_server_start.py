@@ -60,7 +60,7 @@ def _handshake(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> Non
         server.wrap_bio(pipes[0], pipes[1], server_side=True),
         client.wrap_bio(pipes[1], pipes[0], server_hostname=name),
     ]
-    for _ in range(6):
+    for _unused in range(6):
         for end in ends:
             try:
                 end.do_handshake()

@@ -164,7 +164,7 @@ class Leader(Broker):
         notify(f"READY=1\nSTATUS=Running as leader of {len(self.members)} node Flux instance")
         tasks = [asyncio.create_task(work) for work in (self._hear(), self._watch(), self._serve())]
         ending = asyncio.create_task(self.ending.wait())
-        done, _ = await asyncio.wait({*tasks, ending}, return_when=asyncio.FIRST_COMPLETED)
+        done, _unused = await asyncio.wait({*tasks, ending}, return_when=asyncio.FIRST_COMPLETED)
         for each in done:
             each.result()
         for each in tasks:

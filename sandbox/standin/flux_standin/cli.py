@@ -48,7 +48,7 @@ def _broker(words: list[str]) -> int:
     rest = iter(words)
     for word in rest:
         if word.startswith("-S"):
-            key, _, value = word[2:].partition("=")
+            key, _unused, value = word[2:].partition("=")
             options[key] = value
         elif word.startswith("--config-path="):
             folder = Path(word.partition("=")[2])
@@ -99,7 +99,7 @@ def _jobspec(options: argparse.Namespace) -> str:
         resource = {**slot, "count": options.ntasks}
     system: dict[str, Any] = {"duration": 0, "cwd": options.cwd}
     for given in options.setattr:
-        key, _, value = given.partition("=")
+        key, _unused, value = given.partition("=")
         try:
             system[key] = json.loads(value) if value else 1
         except ValueError:

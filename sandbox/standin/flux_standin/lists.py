@@ -16,7 +16,7 @@ def ids(text: str) -> list[int]:
     """Return the numbers of an idset."""
     found: list[int] = []
     for part in filter(None, text.strip("[]").split(",")):
-        first, _, last = part.partition("-")
+        first, _unused, last = part.partition("-")
         found.extend(range(int(first), int(last or first) + 1))
     return found
 
@@ -34,7 +34,7 @@ def _ranges(numbers: list[tuple[int, str]]) -> list[str]:
             made[-1] = (made[-1][0], text, number)
         else:
             made.append((text, text, number))
-    return [first if first == last else f"{first}-{last}" for first, last, _ in made]
+    return [first if first == last else f"{first}-{last}" for first, last, _unused in made]
 
 
 def expand(text: str) -> list[str]:
@@ -47,7 +47,7 @@ def expand(text: str) -> list[str]:
             continue
         head, numbers, tail = found.groups()
         for one in numbers.split(","):
-            first, _, last = one.partition("-")
+            first, _unused, last = one.partition("-")
             for number in range(int(first), int(last or first) + 1):
                 names.append(f"{head}{number:0{len(first)}}{tail}")
     return names

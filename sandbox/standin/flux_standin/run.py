@@ -27,7 +27,7 @@ async def task(job: dict[str, Any]) -> tuple[int, str]:
     which must decode here; the stand-in cannot become another user, and runs them as the owner.
     """
     if job["credential"]:
-        code, _, errors = await _call(["unmunge"], job["credential"].encode())
+        code, _unused, errors = await _call(["unmunge"], job["credential"].encode())
         if code:
             said = errors.strip().rpartition(": ")[2] or "Socket communication error"
             return 1, f"{INVALID}{said}\n"
