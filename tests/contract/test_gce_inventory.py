@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,8 +91,9 @@ def test_a_machine_that_runs_has_all_that_a_connection_needs(
     groups, variables = inventory.found()
     assert groups["burst_nodes"] == MACHINES[:2]
     assert "other-001" not in variables
-    _, instance = machines.call("GET", f"{ZONE}/instances/b-001")
-    _, keys = machines.call("GET", f"{ZONE}/instances/b-001/getGuestAttributes?queryPath=hostkeys/")
+    instance = machines.call("GET", f"{ZONE}/instances/b-001")[1]
+    attributes = f"{ZONE}/instances/b-001/getGuestAttributes?queryPath=hostkeys/"
+    keys = machines.call("GET", attributes)[1]
     assert variables["b-001"] == {
         "ansible_connection": "flux.burst.iap",
         "ansible_user": "burst",
@@ -112,18 +112,8 @@ def test_a_machine_that_runs_has_all_that_a_connection_needs(
     }
 
 
-def test_the_graph_is_quick(inventory: Inventory) -> None:
-    times = []
-    for _ in range(3):
-        began = time.monotonic()
-        done = inventory.ask("--graph")
-        times.append(time.monotonic() - began)
-        assert "@burst_nodes:\n  |  |--b-001\n" in done.stdout
-    assert min(times) < 1.5
-
-
 def test_what_is_given_on_the_command_line_wins(inventory: Inventory) -> None:
-    groups, _ = inventory.found("-e", "burst_name=u")
+    groups = inventory.found("-e", "burst_name=u")[0]
     assert groups["burst_nodes"] == ["other-001"]
 
 

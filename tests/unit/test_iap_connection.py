@@ -5,10 +5,47 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import os
+import socket
 import stat
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from ansible_collections.flux.burst.plugins.connection.iap import ssh_options, write_known_hosts
+import pytest
+from ansible_collections.flux.burst.plugins.connection.iap import (
+    listens,
+    ssh_options,
+    write_known_hosts,
+)
+
+TOP = Path(__file__).resolve().parents[2]
+MACHINE = {
+    "ansible_connection": "flux.burst.iap",
+    "ansible_user": "burst",
+    "ansible_ssh_private_key_file": "/keys/key",
+    "iap_project": "my-project",
+    "iap_zone": "us-central1-a",
+    "iap_instance": "b-001",
+    "iap_instance_id": "77",
+    "iap_host_keys": {"ssh-ed25519": "AAAA"},
+    "burst_iap_endpoint": "wss://relay",
+    "burst_credentials_file": "/keys/credentials.json",
+}
+FAKE_SSH = """#!{python}
+import json, os, sys
+with open("{calls}/" + os.urandom(8).hex(), "w") as file:
+    json.dump(sys.argv[1:], file)
+words = [word for option in sys.argv for word in option.split()]
+if os.path.exists("{calls}.fails"):
+    with open(words[words.index("--error-file") + 1], "w") as file:
+        file.write("iap: wanted b-001, found the relay's close code 4003\\n")
+    sys.exit(255)
+"""
 
 
 def test_only_the_given_host_keys_are_accepted() -> None:
@@ -33,3 +70,109 @@ def test_host_keys_are_written_whole_and_for_their_owner(tmp_path: Path) -> None
     write_known_hosts(path, "iap-1", {"ssh-ed25519": "CCCC"})
     assert path.read_text() == "iap-1 ssh-ed25519 CCCC\n"
     assert [entry.name for entry in path.parent.iterdir()] == ["key"]
+
+
+def test_a_socket_that_nobody_listens_on_is_no_connection(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    assert not listens(path)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        assert listens(path)
+    assert path.exists(), "as after a kill"
+    assert not listens(path)
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def fake_ssh(tmp_path: Path) -> Run:
+    """Run a command on machines with the given variables, over an ssh that only notes its arguments."""
+    calls = tmp_path / "calls"
+    calls.mkdir()
+    program = tmp_path / "ssh"
+    program.write_text(FAKE_SSH.format(python=sys.executable, calls=calls))
+    program.chmod(0o755)
+
+    def run(**machines: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+        hosts = {name: {**MACHINE, **changes} for name, changes in machines.items()}
+        (tmp_path / "ansible.cfg").touch()
+        inventory = tmp_path / "hosts.json"
+        inventory.write_text(json.dumps({"all": {"hosts": hosts}}))
+        environment = {
+            "ANSIBLE_COLLECTIONS_PATH": str(TOP / ".cache" / "collections"),
+            "ANSIBLE_CONFIG": str(tmp_path / "ansible.cfg"),
+            "ANSIBLE_SSH_EXECUTABLE": str(program),
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": str(tmp_path / "cp"),
+            "FLUX_BURST_KNOWN_HOSTS_DIR": str(tmp_path / "known"),
+        }
+        ansible = Path(sys.executable).with_name("ansible")
+        return subprocess.run(
+            [ansible, "all", "-i", inventory, "-m", "ansible.builtin.raw", "-a", "true"],
+            env={**os.environ, **environment},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+def options(words: list[str]) -> dict[str, str]:
+    """Return the options that ssh was given with -o, by name; the first of a name counts, as in ssh."""
+    given = [word for before, word in itertools.pairwise(words) if before == "-o"]
+    return {name: value for name, _sep, value in (it.partition("=") for it in reversed(given))}
+
+
+def calls(tmp_path: Path) -> list[dict[str, str]]:
+    """Return the options of every call of ssh."""
+    return [options(json.loads(file.read_text())) for file in (tmp_path / "calls").iterdir()]
+
+
+def test_ssh_gets_the_tunnel_and_keeps_what_the_user_gave_it(fake_ssh: Run, tmp_path: Path) -> None:
+    done = fake_ssh(one={"ansible_ssh_common_args": "-o ServerAliveInterval=7"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    [call] = calls(tmp_path)
+    assert (call["ControlMaster"], call["ControlPersist"]) == ("auto", "60s")
+    assert call["StrictHostKeyChecking"] == "yes"
+    assert call["ServerAliveInterval"] == "7"
+    assert call["IdentityFile"] == '"/keys/key"'
+    python, isolated, *_words = call["ProxyCommand"].split()
+    assert (Path(python).parent, isolated) == (Path(sys.executable).parent, "-P")
+    assert "--credentials-file /keys/credentials.json" in call["ProxyCommand"]
+    known_hosts = Path(call["UserKnownHostsFile"])
+    assert known_hosts.read_text() == f"{call['HostKeyAlias']} ssh-ed25519 AAAA\n"
+
+
+def test_a_connection_serves_one_machine_and_one_user_only(fake_ssh: Run, tmp_path: Path) -> None:
+    """A machine that is made again has another id; the same name is found in other zones and projects."""
+    machines: dict[str, dict[str, Any]] = {
+        "same": {},
+        "again": {},
+        "remade": {"iap_instance_id": "78"},
+        "elsewhere": {"iap_zone": "us-central1-b"},
+        "project": {"iap_project": "another-project"},
+        "relay": {"burst_iap_endpoint": "wss://another"},
+        "user": {"ansible_user": "root"},
+        "port": {"ansible_port": 2222},
+    }
+    assert fake_ssh(**machines).returncode == 0
+    found = calls(tmp_path)
+    assert len(found) == len(machines)
+    for name in ("ControlPath", "HostKeyAlias", "UserKnownHostsFile"):
+        assert len({call[name] for call in found}) == len(machines) - 1
+
+
+def test_what_the_tunnel_said_is_the_error(fake_ssh: Run, tmp_path: Path) -> None:
+    (tmp_path / "calls.fails").touch()
+    done = fake_ssh(one={})
+    assert done.returncode != 0
+    assert "found the relay's close code 4003" in done.stdout + done.stderr
+
+
+def test_host_keys_that_cannot_be_read_are_told(fake_ssh: Run, tmp_path: Path) -> None:
+    done = fake_ssh(one={"iap_host_keys": {}, "burst_credentials_file": "/nonexistent.json"})
+    assert "wanted Google credentials in /nonexistent.json" in done.stdout + done.stderr
+    assert calls(tmp_path) == []

@@ -174,7 +174,10 @@ async def test_the_end_of_the_input_closes_after_all_was_sent(relay: Relay) -> N
     assert relay.received == data
 
 
-async def test_much_data_is_acknowledged_before_the_end(relay: Relay) -> None:
+async def test_much_data_is_acknowledged_without_a_pause(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_iap, "ACK_IDLE", 100.0)
     acks: list[int] = []
 
     async def pour(relay: Relay, socket: web.WebSocketResponse) -> None:
