@@ -113,6 +113,18 @@ async def insert_subnetwork(call: Call) -> Resource:
     return changes.insert(call, key, subnetwork, then)
 
 
+@serve(
+    "subnetworks.setPrivateIpGoogleAccess",
+    "POST",
+    "regions/{region}/subnetworks/{subnetwork}/setPrivateIpGoogleAccess",
+)
+async def set_private_access(call: Call) -> Resource:
+    """Let a subnetwork's machines reach Google's APIs without an external address, or not."""
+    key, subnetwork = call.settled()
+    new = {**subnetwork, "privateIpGoogleAccess": bool(call.body.get("privateIpGoogleAccess"))}
+    return changes.change(call, "setPrivateIpGoogleAccess", key, new)
+
+
 @serve("subnetworks.delete", "DELETE", "regions/{region}/subnetworks/{subnetwork}")
 async def delete_subnetwork(call: Call) -> Resource:
     """Delete a subnetwork without instances."""

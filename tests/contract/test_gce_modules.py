@@ -27,6 +27,7 @@ NETWORK = [
     ("firewall", "t-allow-iap-ssh"),
     ("firewall", "t-allow-internal"),
 ]
+SUBNETWORK = "regions/us-central1/subnetworks/t-subnet"
 ROUTER = "regions/us-central1/routers/t-router"
 SSH_FIREWALL = "global/firewalls/t-allow-iap-ssh"
 
@@ -225,6 +226,11 @@ def _repaired(modules: Modules) -> None:
     server.done("PATCH", ROUTER, {"nats": []})
     assert changed(modules.network()) == [("router", "t-router", "update")]
     assert server.call("GET", ROUTER)[1]["nats"] == nats
+
+    off = {"privateIpGoogleAccess": False}
+    server.done("POST", f"{SUBNETWORK}/setPrivateIpGoogleAccess", off)
+    assert changed(modules.network()) == [("subnetwork", "t-subnet", "update")]
+    assert server.call("GET", SUBNETWORK)[1]["privateIpGoogleAccess"] is True
 
     server.done("DELETE", "global/firewalls/t-allow-internal")
     assert changed(modules.network()) == [("firewall", "t-allow-internal", "create")]
