@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ansible.module_utils.basic import env_fallback
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
-from ansible_collections.flux.burst.plugins.module_utils._gce_session import credentials
+from ansible_collections.flux.burst.plugins.module_utils._gce_session import BUSY, NOT_FOUND, credentials
 
 # Kept in sync with doc_fragments/_gce.py.
 ARGUMENTS: dict[str, Any] = {
@@ -40,6 +41,8 @@ ARGUMENTS: dict[str, Any] = {
 WAIT_SECONDS = 600.0
 """How long one wait may take; Compute Engine answers after two minutes at most."""
 OPERATION_SECONDS = 1800.0
+RETRY_SECONDS = 30.0
+"""How long to go on asking when Compute Engine says "later"."""
 
 
 @dataclass(frozen=True)
@@ -130,10 +133,15 @@ class GceClient:
             {"subnetwork": name, field: message},
         )
 
-    def delete(self, kind: str, name: str, **place: str) -> Started:
-        """Start to delete a resource."""
+    def delete(self, kind: str, name: str, **place: str) -> Started | None:
+        """Start to delete a resource. None: it is gone already, by its own time limit or somebody else."""
         named = {KINDS[kind].field: name}
-        return self._start(kind, "delete", f"delete {kind} {name}", place, named)
+        try:
+            return self._start(kind, "delete", f"delete {kind} {name}", place, named)
+        except GceError as error:
+            if error.status == NOT_FOUND:
+                return None
+            raise
 
     def bulk_insert(self, body: Mapping[str, Any], request_id: str, zone: str) -> Started:
         """Start to create many instances, all of them or none."""
@@ -182,6 +190,12 @@ class GceClient:
                 status=operation.http_error_status_code,
                 code=error.code,
             )
+        if operation.http_error_status_code >= 400:
+            code = f"HTTP {operation.http_error_status_code}"
+            raise GceError(
+                explain(started.what, code, operation.http_error_message, started.place),
+                status=operation.http_error_status_code,
+            )
 
     def _message(self, name: str, body: Mapping[str, Any]) -> Any:
         return getattr(self._api, name).from_json(json.dumps(body))
@@ -201,7 +215,14 @@ class GceClient:
         **more: Any,
     ) -> Started:
         call = getattr(self._client(KINDS[kind].client), f"{method}_unary")
-        request = {"project": self.project, **place, **fields, **more}
+        # With a requestId Compute Engine does a request that is sent again only once.
+        request = {
+            "project": self.project,
+            "request_id": str(uuid.uuid4()),
+            **place,
+            **fields,
+            **more,
+        }
         operation = self._call(what, call, request)
         over = operation.status == self._api.Operation.Status.DONE
         return Started(operation.name, KINDS[kind].scope, place, what, over)
@@ -210,13 +231,26 @@ class GceClient:
         import google.api_core.exceptions
         import google.auth.exceptions
         import requests
+        from google.api_core.retry import Retry, if_exception
 
+        again = Retry(
+            if_exception(lambda error: getattr(error, "code", None) in BUSY),
+            initial=0.2,
+            timeout=RETRY_SECONDS,
+        )
         try:
-            return call(request=request, **options)
+            return call(request=request, retry=again, **options)
+        except google.api_core.exceptions.RetryError as error:
+            said = " ".join(str(error.cause).split())
+            raise GceError(
+                f"wanted to {what}, found '{said}' for {RETRY_SECONDS:.0f} s: run again later."
+            ) from None
         except google.api_core.exceptions.GoogleAPICallError as error:
             status = int(error.code or 0)
-            reason = (getattr(error, "reason", "") or "") or f"HTTP {status}"
-            raise GceError(explain(what, reason, error.message, {}), status=status) from None
+            reasons = [str(each.get("reason", "")) for each in error.errors]
+            code = " ".join([f"HTTP {status}", *filter(None, [error.reason, *reasons][:2])])
+            place = {"zone": request["zone"]} if "zone" in request else {}
+            raise GceError(explain(what, code, error.message, place), status=status) from None
         except (google.auth.exceptions.GoogleAuthError, requests.RequestException) as error:
             said = str(error).splitlines()[0]
             raise GceError(
@@ -230,7 +264,7 @@ def explain(what: str, code: str, message: str, place: Mapping[str, str]) -> str
     advice = "put that right and run again; what exists already is kept."
     if "RESOURCE_POOL_EXHAUSTED" in code or "STOCKOUT" in code:
         advice = f"{where} has none left; choose another burst_zone or burst_machine_type."
-    elif "QUOTA" in code:
+    elif "QUOTA" in code.upper():
         advice = "raise the quota, or lower burst_max_hosts."
     elif "403" in code:
         advice = "give the credentials roles/compute.admin on burst_project."

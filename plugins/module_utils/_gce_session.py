@@ -85,7 +85,6 @@ class GceSession:
         url = f"{self.endpoint}/compute/v1/{path}"
         try:
             answer = self._session.get(url, params=query, timeout=TIMEOUT)
-            body = answer.json()
         except (google.auth.exceptions.GoogleAuthError, requests.RequestException) as error:
             cause = re.search(r"\[Errno[^'\")]*", str(error))
             said = cause[0] if cause else str(error).splitlines()[0]
@@ -93,10 +92,18 @@ class GceSession:
                 f"wanted an answer from Compute Engine at {self.endpoint}, found '{said}': check the endpoint, "
                 "the credentials and the network."
             ) from None
+        try:
+            body = answer.json()
         except ValueError:
-            body = {}
+            body = None
+        # A page of a proxy or of another server must not pass for "nothing there", so it has no status.
+        if not isinstance(body, dict) and answer.status_code < 500:
+            raise GceError(
+                f"wanted JSON from Compute Engine at {self.endpoint}, found HTTP {answer.status_code} with "
+                f"{answer.headers.get('Content-Type', 'no type')}: check the endpoint and the proxy before it."
+            )
         if answer.status_code >= 400:
-            said = body.get("error", {}).get("message") or answer.reason
+            said = " ".join(_reason(body).split()) or answer.reason
             raise GceError(
                 f"wanted {path} from Compute Engine, found HTTP {answer.status_code} ({said}): check "
                 "burst_project and the roles of the credentials.",
@@ -153,7 +160,8 @@ class GceSession:
             if error.status == NOT_FOUND:
                 return {}
             raise
-        return {item["key"]: item["value"] for item in found["queryValue"]["items"]}
+        items = found.get("queryValue", {}).get("items", [])
+        return {item["key"]: item["value"] for item in items}
 
     def serial_lines(self, project: str, zone: str, instance: str, count: int) -> list[str]:
         """Return the last lines that a machine wrote to its console."""
@@ -162,6 +170,12 @@ class GceSession:
         )
         lines = [line.strip() for line in str(found.get("contents", "")).splitlines()]
         return [line for line in lines if line][-count:]
+
+
+def _reason(body: Any) -> str:
+    """Return what an error's body says; "" where it is not one of Google's."""
+    error = body.get("error") if isinstance(body, dict) else None
+    return str(error.get("message", "") if isinstance(error, dict) else error or "")
 
 
 def last_part(url: str) -> str:

@@ -48,11 +48,20 @@ class Run:
 
 @dataclass
 class Sandbox:
-    """One sandbox by name: its commands, and Ansible pointed at it."""
+    """One sandbox by name: its commands, and Ansible pointed at it.
+
+    foreign holds the numbers of the lines of its request log that are not our tools' requests.
+    """
 
     name: str
     flux: str
     env: dict[str, str] = field(default_factory=dict)
+    foreign: set[int] = field(default_factory=set)
+
+    @property
+    def requests(self) -> list[str]:
+        """The lines of its request log."""
+        return (self.state / "requests.jsonl").read_text().splitlines()
 
     @property
     def state(self) -> Path:
