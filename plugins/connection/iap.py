@@ -36,11 +36,12 @@ options:
     vars:
       - name: iap_zone
   iap_instance:
-    description: Name of the machine in Compute Engine.
+    description: Name of the machine in Compute Engine. Without it, its name in the inventory up to the first dot.
     type: str
-    default: inventory_hostname
+    default: inventory_hostname_short
     vars:
-      - name: inventory_hostname
+      # Not inventory_hostname: where a task is delegated, that names the machine for which it is done.
+      - name: inventory_hostname_short
       - name: iap_instance
   iap_instance_id:
     description: Its numeric id. A machine that is made again under the same name has another one.

@@ -176,7 +176,7 @@ def host_variables(spec: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
         "iap_project": spec["burst_project"],
         "iap_zone": row["zone"],
         "iap_instance_id": row["id"],
-        "iap_host_keys": row["host_keys"],
+        **({"iap_host_keys": row["host_keys"]} if row["host_keys"] else {}),
         **{name: spec[name] for name in PASSED_ON if spec[name] is not None},
         "gce_status": row["status"],
         "gce_machine_type": row["machine_type"],

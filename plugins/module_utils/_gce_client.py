@@ -18,7 +18,11 @@ from typing import Any
 
 from ansible.module_utils.basic import env_fallback
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
-from ansible_collections.flux.burst.plugins.module_utils._gce_session import BUSY, NOT_FOUND, credentials
+from ansible_collections.flux.burst.plugins.module_utils._gce_session import (
+    BUSY,
+    NOT_FOUND,
+    credentials,
+)
 
 # Kept in sync with doc_fragments/_gce.py.
 ARGUMENTS: dict[str, Any] = {
@@ -231,10 +235,10 @@ class GceClient:
         import google.api_core.exceptions
         import google.auth.exceptions
         import requests
-        from google.api_core.retry import Retry, if_exception
+        from google.api_core.retry import Retry
 
         again = Retry(
-            if_exception(lambda error: getattr(error, "code", None) in BUSY),
+            lambda error: getattr(error, "code", None) in BUSY,
             initial=0.2,
             timeout=RETRY_SECONDS,
         )
@@ -247,8 +251,8 @@ class GceClient:
             ) from None
         except google.api_core.exceptions.GoogleAPICallError as error:
             status = int(error.code or 0)
-            reasons = [str(each.get("reason", "")) for each in error.errors]
-            code = " ".join([f"HTTP {status}", *filter(None, [error.reason, *reasons][:2])])
+            reasons = [error.reason, *(each.get("reason") for each in error.errors)]
+            code = " ".join([f"HTTP {status}", *[str(each) for each in reasons if each][:1]])
             place = {"zone": request["zone"]} if "zone" in request else {}
             raise GceError(explain(what, code, error.message, place), status=status) from None
         except (google.auth.exceptions.GoogleAuthError, requests.RequestException) as error:

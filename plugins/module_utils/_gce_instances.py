@@ -158,15 +158,19 @@ def metadata_body(instance: Mapping[str, Any], wanted: Mapping[str, str]) -> dic
 def warnings(params: Mapping[str, Any], existing: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return what differs and cannot be changed while a machine runs."""
     return [
-        f"{name}: wanted machine type {params['machine_type']}, found {found}: it keeps that until a teardown."
+        f"{name}: wanted {what} {params[option]}, found {found}: it keeps that until a teardown."
         for name, instance in existing.items()
         if name in params["hosts"]
-        and (found := last_part(instance["machineType"])) != params["machine_type"]
+        for option, what, field in (
+            ("machine_type", "machine type", "machineType"),
+            ("zone", "zone", "zone"),
+        )
+        if (found := last_part(instance[field])) != params[option]
     ]
 
 
 def plan_absent(existing: Mapping[str, Mapping[str, Any]]) -> list[Change]:
-    """Return the deletions of machines that are not being deleted already."""
+    """Return the deletions. A machine that is stopping is among them: it may only be stopped."""
     return [
         Change(
             "instance",

@@ -42,6 +42,8 @@ CLOSED = {
 }
 """What a close code means to who gets it, and what to do."""
 BACKOFF = (0.1, 0.3, 1.0, 3.0, 5.0)
+OPEN_TIMEOUT = 30.0
+"""Seconds for the relay to answer; how long a tunnel lives has no limit."""
 
 
 class TunnelError(Exception):
@@ -169,13 +171,14 @@ class Tunnel:
 
         ended = asyncio.Event()
         source = _Source(reader, ended)
-        async with aiohttp.ClientSession() as session:
+        limit = aiohttp.ClientTimeout(total=OPEN_TIMEOUT)
+        async with aiohttp.ClientSession(timeout=limit) as session:
             tries = 0
             while True:
                 before = self.stream.received + self.stream.acked
                 try:
                     socket = await self._open(session)
-                except aiohttp.ClientError as error:
+                except (aiohttp.ClientError, TimeoutError) as error:
                     if not self.stream.sid or tries >= len(BACKOFF):
                         raise self._refused(error) from None
                     code = 0
@@ -229,9 +232,8 @@ class Tunnel:
                     first.set()
                 if len(self.stream.unacked) < KEEP:
                     self.room.set()
-                if data:
-                    writer.write(data)
-                    await writer.drain()
+                if data and not await _given(writer, data):
+                    return NORMAL
                 if self.stream.owes > ACK_EVERY:
                     await socket.send_bytes(self.stream.acknowledge())
         except ConnectionError:
@@ -276,7 +278,20 @@ class Tunnel:
                 f"{wanted}, found HTTP {status}: the credentials need roles/iap.tunnelResourceAccessor on "
                 "the project."
             )
-        return TunnelError(f"{wanted}, found '{error}': check the endpoint and the network.")
+        found = f"'{error}'"
+        if isinstance(error, TimeoutError):
+            found = f"no answer within {OPEN_TIMEOUT:g} s"
+        return TunnelError(f"{wanted}, found {found}: check the endpoint and the network.")
+
+
+async def _given(writer: Any, data: bytes) -> bool:
+    """Write data; return False where its reader is gone, for whom a resumed tunnel would lose it again."""
+    try:
+        writer.write(data)
+        await writer.drain()
+    except ConnectionError:
+        return False
+    return True
 
 
 class _Source:

@@ -160,9 +160,8 @@ class Machines:
         started: list[Started] = []
         for change in stage:
             if change.action == "delete":
-                started.append(
-                    self.client.delete("instance", change.name, zone=change.before["zone"])
-                )
+                deletion = self.client.delete("instance", change.name, zone=change.before["zone"])
+                started += [deletion] if deletion else []
             elif change.action == "update":
                 started += self._update(change)
         for each in started:
@@ -229,9 +228,13 @@ class Machines:
 
     def _not_booted(self, missing: list[dict[str, Any]]) -> GceError:
         first = missing[0]
-        lines = self.session.serial_lines(
-            self.params["project"], first["zone"], first["name"], SERIAL_LINES
-        )
+        try:
+            lines = self.session.serial_lines(
+                self.params["project"], first["zone"], first["name"], SERIAL_LINES
+            )
+        except GceError as error:
+            # It must not hide which machines did not boot.
+            lines = [f"unreadable, HTTP {error.status}"]
         return GceError(
             f"stage boot: wanted SSH host keys within {self.params['boot_timeout']} s, found none of "
             f"{', '.join(row['name'] for row in missing)} (console of {first['name']}: "

@@ -124,9 +124,10 @@ class Network:
     def act(self, stage: _reconcile.Stage) -> None:
         """Do one stage: start all of it, then wait for all of it."""
         for started in [self._start(change) for change in stage]:
-            self.client.wait(started)
+            if started:
+                self.client.wait(started)
 
-    def _start(self, change: _reconcile.Change) -> Started:
+    def _start(self, change: _reconcile.Change) -> Started | None:
         regional = KINDS[change.kind].scope == "region"
         place = {"region": self.params["region"]} if regional else {}
         if change.action == "delete":

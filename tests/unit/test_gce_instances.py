@@ -152,6 +152,13 @@ def test_another_machine_type_is_a_warning() -> None:
     assert said.startswith("b-001: wanted machine type c3-standard-8, found n2-standard-4")
 
 
+def test_machines_in_another_zone_are_a_warning() -> None:
+    existing = {name: instance(name) for name in HOSTS}
+    said = _gce_instances.warnings({**PARAMS, "zone": "us-central1-b"}, existing)
+    assert len(said) == len(HOSTS)
+    assert said[0].startswith("b-001: wanted zone us-central1-b, found us-central1-a")
+
+
 @pytest.mark.parametrize("text", ["long", "4", "4 h", "h", "-4h"])
 def test_a_fuse_that_cannot_be_read_is_told_even_in_check_mode(text: str) -> None:
     with pytest.raises(SpecError, match="max_run_duration: wanted a number with s, m, h or d"):
@@ -255,6 +262,33 @@ def test_machines_that_vanish_each_time_are_told(cloud: FakeCloud) -> None:
     made = machines()
     with pytest.raises(GceError, match="found them gone 5 times"):
         made.act(_gce_instances.plan_present(PARAMS, made.existing))
+
+
+def test_a_console_that_cannot_be_read_does_not_hide_which_machine_did_not_boot(
+    cloud: FakeCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_unused: object) -> list[str]:
+        raise GceError("no permission", status=403)
+
+    cloud.there = HOSTS
+    monkeypatch.setattr(cloud, "serial_lines", refused)
+    monkeypatch.setitem(PARAMS, "boot_timeout", 0)
+    with pytest.raises(GceError, match=r"none of b-002 \(console of b-002: unreadable, HTTP 403"):
+        machines().booted()
+
+
+def test_machines_that_go_by_themselves_while_they_are_deleted_are_no_failure(
+    cloud: FakeCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud.there = HOSTS
+    made = machines()
+
+    def delete(kind: str, name: str, zone: str) -> None:
+        cloud.there = []
+
+    monkeypatch.setattr(cloud, "delete", delete, raising=False)
+    made.act(_gce_instances.plan_absent(made.existing))
+    assert made.existing == {}
 
 
 def test_a_machine_that_does_not_boot_is_named_with_its_last_words(

@@ -88,15 +88,20 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def fake_ssh(tmp_path: Path) -> Run:
-    """Run a command on machines with the given variables, over an ssh that only notes its arguments."""
+    """Run a playbook, or a command, on machines with the given variables, over an ssh that only notes its arguments."""
     calls = tmp_path / "calls"
     calls.mkdir()
     program = tmp_path / "ssh"
     program.write_text(FAKE_SSH.format(python=sys.executable, calls=calls))
     program.chmod(0o755)
 
-    def run(**machines: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-        hosts = {name: {**MACHINE, **changes} for name, changes in machines.items()}
+    def run(
+        playbook: list[dict[str, Any]] | None = None, /, **machines: dict[str, Any]
+    ) -> subprocess.CompletedProcess[str]:
+        hosts = {
+            name: {key: value for key, value in {**MACHINE, **changes}.items() if value is not None}
+            for name, changes in machines.items()
+        }
         (tmp_path / "ansible.cfg").touch()
         inventory = tmp_path / "hosts.json"
         inventory.write_text(json.dumps({"all": {"hosts": hosts}}))
@@ -107,9 +112,12 @@ def fake_ssh(tmp_path: Path) -> Run:
             "ANSIBLE_SSH_CONTROL_PATH_DIR": str(tmp_path / "cp"),
             "FLUX_BURST_KNOWN_HOSTS_DIR": str(tmp_path / "known"),
         }
-        ansible = Path(sys.executable).with_name("ansible")
+        (tmp_path / "play.yml").write_text(json.dumps(playbook))
+        command = ["ansible", "all", "-m", "ansible.builtin.raw", "-a", "true"]
+        if playbook:
+            command = ["ansible-playbook", "play.yml"]
         return subprocess.run(
-            [ansible, "all", "-i", inventory, "-m", "ansible.builtin.raw", "-a", "true"],
+            [Path(sys.executable).with_name(command[0]), *command[1:], "-i", inventory],
             env={**os.environ, **environment},
             cwd=tmp_path,
             capture_output=True,
@@ -163,6 +171,17 @@ def test_a_connection_serves_one_machine_and_one_user_only(fake_ssh: Run, tmp_pa
     assert len(found) == len(machines)
     for name in ("ControlPath", "HostKeyAlias", "UserKnownHostsFile"):
         assert len({call[name] for call in found}) == len(machines) - 1
+
+
+def test_a_delegated_task_goes_to_the_machine_that_it_names(fake_ssh: Run, tmp_path: Path) -> None:
+    """The names in the inventory are those in Compute Engine: iap_instance need not be given."""
+    nameless = {"iap_instance": None}
+    task = {"ansible.builtin.raw": "true", "delegate_to": "two"}
+    play = {"hosts": "one", "gather_facts": False, "tasks": [task]}
+    done = fake_ssh([play], one=nameless, two={**nameless, "iap_zone": "us-central1-b"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    [call] = calls(tmp_path)
+    assert "--zone us-central1-b --instance two" in call["ProxyCommand"]
 
 
 def test_what_the_tunnel_said_is_the_error(fake_ssh: Run, tmp_path: Path) -> None:

@@ -249,6 +249,59 @@ async def test_a_relay_that_only_drops_is_given_up(relay: Relay) -> None:
         await carry(relay, *parts)
 
 
+async def test_a_relay_that_does_not_answer_is_given_up(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_iap, "OPEN_TIMEOUT", 0.1)
+
+    async def token() -> str:
+        return "t"
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        tunnel = Tunnel(Target("p", "z", "b-001", 22, f"ws://127.0.0.1:{port}"), token)
+        with pytest.raises(TunnelError, match=r"found no answer within 0.1 s: check the endpoint"):
+            await asyncio.wait_for(tunnel.run(asyncio.StreamReader(), Sink()), 5)
+
+
+async def test_a_tunnel_lives_longer_than_it_may_take_to_open(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_iap, "OPEN_TIMEOUT", 0.2)
+
+    async def slow(relay: Relay, socket: web.WebSocketResponse) -> None:
+        await greet(socket)
+        await asyncio.sleep(0.5)
+        await socket.send_bytes(data_frames(b"late")[0])
+        await socket.close()
+
+    assert await carry(relay, slow) == b"late"
+    assert len(relay.asked) == 1
+
+
+async def test_nothing_is_resumed_for_a_reader_that_is_gone(relay: Relay) -> None:
+    class Gone(Sink):
+        async def drain(self) -> None:
+            raise ConnectionResetError
+
+    async def token() -> str:
+        return "t"
+
+    async def pour(relay: Relay, socket: web.WebSocketResponse) -> None:
+        await greet(socket)
+        await socket.send_bytes(data_frames(b"much")[0])
+        await socket.receive()
+
+    relay.parts = [pour]
+    tunnel = Tunnel(Target("p", "z", "b-001", 22, f"ws://127.0.0.1:{relay.port}"), token)
+    await asyncio.wait_for(tunnel.run(asyncio.StreamReader(), Gone()), 5)
+    assert [path for path, _unused, _unused in relay.asked] == ["/v4/connect"]
+
+
 async def test_a_relay_that_breaks_the_rules_is_told(relay: Relay) -> None:
     async def early(relay: Relay, socket: web.WebSocketResponse) -> None:
         await socket.send_bytes(data_frames(b"early")[0])
