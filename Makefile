@@ -3,13 +3,14 @@ PYTHON ?= python3
 FLUX ?= auto
 BIN := .venv/bin
 
-.PHONY: help burst teardown down test lint setup setup-test clean
+.PHONY: help burst teardown down test lint bench bench-queue setup setup-test clean
 help:
 	@echo "make burst      a whole burst on this machine, in the sandbox (FLUX=real|standin chooses the Flux)"
 	@echo "make teardown   drain, stop and delete what the burst made; the sandbox stays up"
 	@echo "make down       take the sandbox away"
 	@echo "make test       every test and check"
 	@echo "make lint       the checkers alone"
+	@echo "make bench      every measurement beside a peer; bench-queue: the Flux side alone (needs the real Flux)"
 
 setup:
 	@$(PYTHON) tools/setup.py requirements-sandbox.txt
@@ -31,6 +32,11 @@ test: setup-test
 
 lint: setup-test
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/quality
+
+bench: bench-queue
+
+bench-queue: setup-test
+	@$(BIN)/python tests/bench/bench_queue.py
 
 clean: down
 	rm -rf .venv .cache

@@ -15,6 +15,10 @@ options:
     description: URI of the broker's local socket.
     type: str
     default: local:///run/flux/local
+  rpc_timeout:
+    description: How long the broker may take to answer one request, in seconds.
+    type: float
+    default: 30.0
 requirements:
   - flux-core 0.88 or newer with its Python bindings, on the machine where the module runs
 notes:

@@ -7,16 +7,10 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """Kept in sync with ARGUMENTS of module_utils/_gce_client.py."""
+    """Kept in sync with ACCESS and ARGUMENTS of module_utils/_gce_client.py."""
 
     DOCUMENTATION = r"""
 options:
-  burst:
-    description:
-      - Name of the burst. What it makes carries the label C(flux-burst) with this value or, where Compute Engine has no
-        labels on that kind, a name that begins with it and the description C(flux-burst=NAME).
-    type: str
-    required: true
   project:
     description: Google Cloud project. The environment variable E(GOOGLE_CLOUD_PROJECT) is used without it.
     type: str
@@ -35,4 +29,14 @@ requirements:
   - google-auth
   - requests
   - google-cloud-compute
+"""
+
+    BURST = r"""
+options:
+  burst:
+    description:
+      - Name of the burst. What it makes carries the label C(flux-burst) with this value or, where Compute Engine has no
+        labels on that kind, a name that begins with it and the description C(flux-burst=NAME).
+    type: str
+    required: true
 """

@@ -14,10 +14,15 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from ansible_collections.flux.burst.plugins.module_utils import _files, _units
+from ansible_collections.flux.burst.plugins.module_utils import (
+    _diagnose,
+    _files,
+    _units,
+    _zmtp,
+)
 from ansible_collections.flux.burst.plugins.module_utils._errors import BurstError
 from ansible_collections.flux.burst.plugins.module_utils._reconcile import Change, Stage, apply
 
@@ -26,21 +31,18 @@ POLL = 0.1
 RESTARTS = 2
 JOURNAL_LINES = 40
 SHOWN_LINES = 4
+# How long the lead's port may take to greet, in seconds.
+GREETING = 5.0
 TROUBLE = re.compile(r"\.(warning|err|crit|alert|emerg)\[|[Ee]rror")
-# What the broker logs, and the stage that it shows; the first that fits counts. Measured on Flux 0.88.
-STAGES = (
-    ("certificate", r"certificate|curve_cert"),
-    ("hostname", r"not found in hosts"),
-    ("configuration", r"Config file error"),
-    ("resources", r"reranking R|not found in resources"),
-    ("security", r"flux_security|flux-imp"),
-    ("overlay", r"overlay\.hello|mismatched|upstream peer"),
-)
+IMAGE = "use an image with the lead's version of Flux, installed in the lead's way"
 
 
 @dataclass(frozen=True)
 class Base:
-    """What must be the same here as on the lead before anything is done."""
+    """What must be the same here as on the lead before anything is done; what is empty is not compared.
+
+    security_version is flux-security's, exec_path and module_path are what `flux config builtin` says on the lead.
+    """
 
     hostname: str
     user: str
@@ -48,40 +50,82 @@ class Base:
     gid: int
     flux_version: str
     imp: str
+    security_version: str = ""
+    exec_path: str = ""
+    module_path: str = ""
+    lead_address: str = ""
+    lead_port: int = 0
 
 
 def check_base(base: Base) -> None:
-    """Raise BurstError for the first thing that is not so."""
-    _same("the kernel's hostname", base.hostname, socket.gethostname(), "rename the machine")
+    """Raise BurstError with one line for each thing that is not so."""
+    found = list(differences(base))
+    if found:
+        raise BurstError("\n".join(f"stage base: {text}." for text in found), stage="base")
+
+
+def differences(base: Base) -> Iterator[str]:
+    """Yield what differs, with both values and what to do."""
+    yield from _same(
+        "the kernel's hostname", base.hostname, socket.gethostname(), "rename the machine"
+    )
+    yield from _user(base)
+    said = _flux_says("version")
+    if said is None:
+        yield f"wanted Flux {base.flux_version}, found no flux: use an image with it"
+    else:
+        core, security = version_of(said, "commands"), version_of(said, "libflux-security")
+        yield from _same("Flux MAJOR.MINOR", major_minor(base.flux_version), core or "none", IMAGE)
+        wanted = major_minor(base.security_version)
+        yield from _same("flux-security MAJOR.MINOR", wanted, security or "none", IMAGE)
+        for name, path in (("exec_path", base.exec_path), ("module_path", base.module_path)):
+            if path:
+                yield from _same(
+                    f"flux config builtin {name}",
+                    path,
+                    _flux_says("config", "builtin", name) or "none",
+                    IMAGE,
+                )
+    if not os.path.exists("/usr/sbin/munged"):
+        yield "wanted munge, found no /usr/sbin/munged: apply role flux.burst.node_base"
+    try:
+        if not os.stat(base.imp).st_mode & stat.S_ISUID:
+            yield f"wanted {base.imp} setuid root, found it without: chmod 4755 it in the image"
+    except OSError:
+        yield f"wanted {base.imp}, found none: use an image with flux-security"
+    if base.lead_address:
+        wrong = _zmtp.problem(base.lead_address, base.lead_port, GREETING)
+        if wrong:
+            yield (
+                f"wanted the lead's broker at {base.lead_address} port {base.lead_port}, found {wrong}; see "
+                "burst_lead_address, burst_lead_port and the lead's firewall"
+            )
+
+
+def _user(base: Base) -> Iterator[str]:
     try:
         user = pwd.getpwnam(base.user)
     except KeyError:
-        raise _base(
-            f"wanted user {base.user}, found none: apply role flux.burst.node_base"
-        ) from None
+        yield f"wanted user {base.user}, found none: apply role flux.burst.node_base"
+        return
     numbers = f"uid {user.pw_uid} gid {user.pw_gid}"
     advice = f"remove user {base.user} and apply role flux.burst.node_base"
-    _same(f"user {base.user}", f"uid {base.uid} gid {base.gid}", numbers, advice)
+    yield from _same(f"user {base.user}", f"uid {base.uid} gid {base.gid}", numbers, advice)
+
+
+def _flux_says(*words: str) -> str | None:
     try:
-        said = subprocess.run(["flux", "version"], capture_output=True, text=True, check=False)
+        done = subprocess.run(["flux", *words], capture_output=True, text=True, check=False)
     except OSError:
-        raise _base(
-            f"wanted Flux {base.flux_version}, found no flux: use an image with it"
-        ) from None
-    _same(
-        "Flux MAJOR.MINOR",
-        major_minor(base.flux_version),
-        major_minor(said.stdout) or "none",
-        "use an image with the lead's version",
+        return None
+    return done.stdout.strip()
+
+
+def version_of(said: str, part: str) -> str:
+    """Return MAJOR.MINOR of one part of the output of `flux version`, "" where it has none."""
+    return next(
+        (major_minor(line) for line in said.splitlines() if line.startswith(f"{part}:")), ""
     )
-    if not os.path.exists("/usr/sbin/munged"):
-        raise _base("wanted munge, found no /usr/sbin/munged: apply role flux.burst.node_base")
-    try:
-        setuid = os.stat(base.imp).st_mode & stat.S_ISUID
-    except OSError:
-        raise _base(f"wanted {base.imp}, found none: use an image with flux-security") from None
-    if not setuid:
-        raise _base(f"wanted {base.imp} setuid root, found it without: chmod 4755 it in the image")
 
 
 def major_minor(text: str) -> str:
@@ -90,19 +134,36 @@ def major_minor(text: str) -> str:
     return found[1] if found else ""
 
 
-def _same(what: str, wanted: str, found: str, advice: str) -> None:
-    if wanted != found:
-        raise _base(f"wanted {what} {wanted}, found {found}: {advice}")
+def _same(what: str, wanted: str, found: str, advice: str) -> Iterator[str]:
+    if wanted and wanted != found:
+        yield f"wanted {what} {wanted}, found {found}: {advice}"
 
 
-def _base(text: str) -> BurstError:
-    return BurstError(f"stage base: {text}.", stage="base")
+def check_munge(credential: str) -> None:
+    """Raise BurstError where a credential that the lead made a moment ago is not good here.
 
-
-def stage_of(lines: Sequence[str]) -> str:
-    """Return the stage that a broker's last log lines show."""
-    text = "\n".join(lines)
-    return next((stage for stage, pattern in STAGES if re.search(pattern, text)), "broker")
+    It takes the same key on both sides, munged running, and clocks within five minutes of each other.
+    """
+    if not credential:
+        return
+    try:
+        done = subprocess.run(
+            ["unmunge", "--metadata=/dev/null", "--output=/dev/null"],
+            input=credential,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        said = done.stderr.strip() if done.returncode else ""
+    except OSError as error:
+        said = f"flux-imp needs munge: {error.strerror}"
+    if said:
+        found = _diagnose.diagnose(_diagnose.Evidence(host="here", proof=said))
+        raise BurstError(
+            f"stage {found.stage}: wanted the lead's munge credential good on this machine, found "
+            f"'{said}': {found.remedy}.",
+            stage=found.stage,
+        )
 
 
 def telling(lines: Sequence[str]) -> list[str]:
@@ -113,7 +174,12 @@ def telling(lines: Sequence[str]) -> list[str]:
 class Broker:
     """The units and files of the broker on this machine."""
 
-    def __init__(self, service: str, munge: str, files: Sequence[_files.File]) -> None:
+    def __init__(
+        self,
+        service: str,
+        munge: str,
+        files: Sequence[_files.File],
+    ) -> None:
         self.service = service
         self.munge = munge
         self.files = {file.path: file for file in files}
@@ -190,25 +256,50 @@ class Broker:
     def _stopped(self, unit: _units.Unit, timeout: float) -> BurstError:
         if unit.active != "active":
             return self._failed(unit, None)
-        said = " | ".join(telling(_units.journal(unit, JOURNAL_LINES))) or "nothing"
+        evidence = evidence_of(unit)
+        found = _diagnose.diagnose(evidence)
+        said = " | ".join(telling(evidence.log)) or "nothing"
         return BurstError(
-            f"stage overlay: wanted the broker joined within {timeout:.0f} s, found "
-            f"'{unit.status_text or unit.active}' (log: {said}): the lead's address and port must answer "
-            "from this machine, and the certificate must be the lead's; see burst_lead_address and "
-            "burst_lead_port.",
-            stage="overlay",
+            f"stage {found.stage}: wanted the broker joined within {timeout:.0f} s, found "
+            f"'{evidence.status}' (log: {said}); {found.cause}: {found.remedy}.",
+            stage=found.stage,
+            evidence=shown(evidence),
         )
 
     def _failed(self, unit: _units.Unit, error: BurstError | None) -> BurstError:
         """Return why a unit does not run, in its own words where it logged any, else in systemctl's."""
-        lines = _units.journal(unit, JOURNAL_LINES)
-        stage = "munge" if unit.name == self.munge else stage_of(lines)
-        said = " | ".join(telling(lines)) or str(error or "nothing")
+        evidence = evidence_of(unit)
+        found = _diagnose.diagnose(evidence)
+        stage = "munge" if unit.name == self.munge else found.stage
+        said = " | ".join(telling(evidence.log)) or str(error or "nothing")
+        remedy = "put that right and run again" if stage in ("munge", "broker") else found.remedy
         return BurstError(
             f"stage {stage}: wanted {unit.name} running, found it {unit.active} with result {unit.result}, "
-            f"exit code {unit.exit_code} (log: {said}): put that right and run again.",
+            f"exit code {unit.exit_code} (log: {said}): {remedy}.",
             stage=stage,
+            evidence=shown(evidence),
         )
+
+
+def evidence_of(unit: _units.Unit) -> _diagnose.Evidence:
+    """Return what this machine knows of its broker: what it says, and whether the lead answers where it tries."""
+    name = socket.gethostname()
+    address, port = _diagnose.joining(unit.status_text)
+    return _diagnose.Evidence(
+        host=name,
+        hostname=name,
+        status=unit.status_text or unit.active,
+        exit_code=unit.exit_code,
+        log=tuple(_units.journal(unit, JOURNAL_LINES)),
+        lead_port=_zmtp.problem(address, port, GREETING) if address else "",
+        reached=True,
+    )
+
+
+def shown(evidence: _diagnose.Evidence) -> dict[str, Any]:
+    """Return what flux_nodes takes of this machine on the lead."""
+    keys = ("hostname", "status", "exit_code", "log", "lead_port", "reached")
+    return {key: value for key, value in asdict(evidence).items() if key in keys}
 
 
 @contextmanager

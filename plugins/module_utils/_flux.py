@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -17,10 +18,17 @@ from ansible_collections.flux.burst.plugins.module_utils._errors import FluxErro
 # Kept in sync with doc_fragments/_flux.py.
 ARGUMENTS: dict[str, Any] = {
     "uri": {"type": "str", "default": "local:///run/flux/local"},
+    "rpc_timeout": {"type": "float", "default": 30.0},
 }
 IN_FLIGHT = 500
-ENOENT = 2
+ANY_RANK = 0xFFFFFFFF
+STREAMING = 2
+POLLIN = 1
 EPERM = 1
+ENOENT = 2
+ENODATA = 61
+EAGAIN = 11
+ETIMEDOUT = 110
 
 
 def bindings(name: str) -> Any:
@@ -48,32 +56,53 @@ def bindings(name: str) -> Any:
 class FluxClient:
     """RPCs to one broker. A payload and a response are JSON objects (dict)."""
 
-    def __init__(self, uri: str) -> None:
-        """Connect; raises FluxError where no broker answers at the URI."""
-        self.uri = uri
+    def __init__(self, uri: str, timeout: float = 30.0) -> None:
+        """Connect; raises FluxError where no broker answers at the URI within `timeout` seconds."""
+        self.uri, self.timeout = uri, timeout
         where = f"wanted a Flux broker at {uri}"
         path = uri.removeprefix("local://")
-        if path != uri and not os.path.exists(path):
-            raise FluxError(
-                f"{where}, found no socket there: start flux on this machine, or set the URI of the "
-                "broker that runs."
-            )
         flux = bindings("flux")
         try:
+            if path != uri:
+                _greeted(where, path, timeout)
             self.handle = flux.Flux(uri)
         except OSError as error:
             raise _explain(where, error) from None
+        self._same_version()
 
-    def rpc(self, topic: str, payload: dict[str, Any] | None = None) -> dict[str, Any]:
+    @classmethod
+    def of(cls, params: dict[str, Any]) -> FluxClient:
+        """Connect as a module's ARGUMENTS say."""
+        return cls(params["uri"], params["rpc_timeout"])
+
+    def _same_version(self) -> None:
+        """Bindings that another Flux left behind read messages wrongly; MAJOR.MINOR must be the same."""
+        raw = bindings("flux.core.inner").raw
+        mine = raw.flux_core_version_string()
+        mine = mine.decode() if isinstance(mine, bytes) else str(mine)
+        theirs = self.attribute("version")
+        if mine.split(".")[:2] != theirs.split(".")[:2]:
+            raise FluxError(
+                f"wanted Flux's Python bindings of the broker's version {theirs}, found {mine} for "
+                f"{sys.executable}: remove those (pip uninstall flux-python), or install the broker's version."
+            )
+
+    def rpc(
+        self, topic: str, payload: dict[str, Any] | None = None, rank: int = ANY_RANK
+    ) -> dict[str, Any]:
         """Ask one thing. Raises FluxError with Flux's own errno and text."""
         try:
-            response: dict[str, Any] | None = self.handle.rpc(topic, payload).get()
+            future = self.handle.rpc(topic, payload, nodeid=rank)
+            future.wait_for(self.timeout)
+            response: dict[str, Any] | None = future.get()
         except OSError as error:
-            raise _explain(f"wanted an answer to {topic} from {self.uri}", error) from None
+            raise self._unanswered(topic, error) from None
         return response or {}
 
-    def rpc_each(self, topic: str, payloads: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Ask one thing of many, IN_FLIGHT at a time; an answer of ENOENT is left out.
+    def rpc_each(
+        self, topic: str, payloads: Iterable[dict[str, Any]]
+    ) -> Iterator[dict[str, Any] | None]:
+        """Ask one thing of many, IN_FLIGHT at a time; None stands for ENOENT.
 
         Jobs end while one asks about them, and that is no error.
         """
@@ -82,16 +111,56 @@ class FluxClient:
             futures = [self.handle.rpc(topic, p) for p in waiting[start : start + IN_FLIGHT]]
             for future in futures:
                 try:
-                    yield future.get()
+                    future.wait_for(self.timeout)
+                    yield future.get() or {}
                 except OSError as error:
                     if error.errno != ENOENT:
-                        raise _explain(
-                            f"wanted an answer to {topic} from {self.uri}", error
-                        ) from None
+                        raise self._unanswered(topic, error) from None
+                    yield None
+
+    def stream(self, topic: str, payload: dict[str, Any] | None = None) -> Stream:
+        """Ask for a stream of responses."""
+        return Stream(self, topic, payload)
 
     def attribute(self, name: str) -> str:
         """Return a broker attribute, see flux-broker-attributes(7)."""
         return str(self.rpc("attr.get", {"name": name})["value"])
+
+    def _unanswered(self, topic: str, error: OSError) -> FluxError:
+        return _explain(f"wanted an answer to {topic} from {self.uri}", error, self.timeout)
+
+
+class Stream:
+    """The responses to one streaming RPC, each as its JSON text."""
+
+    def __init__(self, client: FluxClient, topic: str, payload: dict[str, Any] | None) -> None:
+        self.client, self.topic = client, topic
+        # A connection of its own: closing it is how Flux is told that nobody listens any more.
+        self.handle = bindings("flux").Flux(client.uri)
+        self.future = self.handle.rpc(topic, payload, flags=STREAMING)
+        self._first = True
+
+    def next(self, limit: float | None = None) -> str | None:
+        """Return the next response; None at the stream's end, and where none came in `limit` seconds.
+
+        Without a limit, none within the client's timeout is an error. Raises FluxError.
+        """
+        try:
+            if not self._first:
+                self.future.reset()
+            self._first = False
+            # Of thousands of responses most are there already, and asking that is cheaper than waiting.
+            if not self.handle.pollevents() & POLLIN:
+                self.future.wait_for(self.client.timeout if limit is None else max(limit, 0.001))
+            text: str = self.future.get_str()
+            return text
+        except OSError as error:
+            if error.errno == ENODATA:
+                return None
+            if error.errno == ETIMEDOUT and limit is not None:
+                self._first = True
+                return None
+            raise self.client._unanswered(self.topic, error) from None
 
 
 def hosts(hostlists: Iterable[str]) -> list[str]:
@@ -104,7 +173,25 @@ def hostlist(names: Iterable[str]) -> str:
     return str(bindings("flux.hostlist").Hostlist(list(names)).encode())
 
 
-def _explain(wanted: str, error: OSError) -> FluxError:
+def _greeted(where: str, path: str, timeout: float) -> None:
+    """Raise where no broker greets at the socket; libflux itself would wait for that without end."""
+    if not os.path.exists(path):
+        raise FluxError(
+            f"{where}, found no socket there: start flux on this machine, or set the URI of the "
+            "broker that runs."
+        )
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(timeout)
+        try:
+            probe.connect(path)
+            greeting = probe.recv(1)
+        except TimeoutError:
+            raise OSError(ETIMEDOUT, f"no answer within {timeout:g} s") from None
+    if greeting != b"\0":
+        raise OSError(EPERM, os.strerror(EPERM))
+
+
+def _explain(wanted: str, error: OSError, timeout: float = 0.0) -> FluxError:
     text = error.strerror or str(error)
     advice = "see flux dmesg on that machine."
     if wanted.startswith("wanted a Flux broker"):
@@ -114,4 +201,7 @@ def _explain(wanted: str, error: OSError) -> FluxError:
             "run as the instance's owner, or set allow-root-owner = true in [access] of its "
             "configuration."
         )
+    if error.errno == ETIMEDOUT:
+        text = f"none within {timeout:g} s" if timeout else text
+        advice = "the broker runs but does not answer; see systemctl status flux on that machine."
     return FluxError(f"{wanted}, found '{text}': {advice}", errno=error.errno or 0)

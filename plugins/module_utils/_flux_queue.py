@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 STATES = {2: "depend", 4: "priority", 8: "sched"}
+PENDING = frozenset(STATES)
 LISTED = [
     "userid",
     "urgency",
@@ -18,11 +20,15 @@ LISTED = [
     "state",
     "name",
     "queue",
-    "nnodes",
-    "ncores",
+    "ntasks",
     "duration",
+    "dependencies",
+    "annotations",
 ]
 BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+# The draft of RFC 14 that Fluxion takes beside V1 calls itself 9999.
+VERSIONS = (1, 9999)
+MEGABYTES = {"": 1, "MB": 1, "MiB": 1, "GB": 1024, "GiB": 1024, "TB": 1024**2, "TiB": 1024**2}
 
 
 def f58(number: int) -> str:
@@ -34,36 +40,102 @@ def f58(number: int) -> str:
     return f"f{digits or BASE58[0]}"
 
 
-def may_have(attribute: str, jobspec: str) -> bool:
-    """Return whether a jobspec's text can hold the attribute; spares parsing the many that do not."""
-    return json.dumps(attribute) in jobspec
+def job_number(text: str) -> int:
+    """Return the number of a job id in base 58 (f... or \u0192...) or in decimal. Raises ValueError."""
+    if text[:1] in ("f", "\u0192") and len(text) > 1:
+        number = 0
+        for digit in text[1:]:
+            number = number * 58 + BASE58.index(digit)
+        return number
+    return int(text)
 
 
-def marked(attribute: str, jobspec: str) -> tuple[bool, Any]:
-    """Return whether the jobspec's system attributes hold this one, and its value."""
-    system = json.loads(jobspec).get("attributes", {}).get("system", {})
-    return attribute in system, system.get(attribute)
+@dataclass(frozen=True)
+class Selection:
+    """Which of the waiting jobs are meant. What is empty selects nothing away; min_age is in seconds."""
+
+    attribute: str = "burstable"
+    value: str = ""
+    queues: tuple[str, ...] = ()
+    user_ids: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+    min_age: float = 0.0
+
+    def constraint(self, now: float) -> dict[str, Any]:
+        """Return what the broker itself can select by, as a constraint of RFC 43."""
+        parts: list[dict[str, Any]] = [{"states": ["pending"]}]
+        if self.queues:
+            parts.append({"queue": list(self.queues)})
+        if self.user_ids:
+            parts.append({"userid": list(self.user_ids)})
+        if self.names:
+            parts.append({"name": list(self.names)})
+        if self.min_age:
+            parts.append({"t_submit": [f"<={now - self.min_age:.6f}"]})
+        return {"and": parts}
+
+    def may_take(self, jobspec: str) -> bool:
+        """Return whether a jobspec's text can hold the attribute; spares parsing the many that do not."""
+        return not self.attribute or json.dumps(self.attribute) in jobspec
+
+    def takes(self, jobspec: Mapping[str, Any]) -> tuple[bool, Any]:
+        """Return whether the jobspec's system attributes are as wanted, and the attribute's value."""
+        system = jobspec.get("attributes", {}).get("system", {})
+        value = system.get(self.attribute)
+        if self.attribute and self.attribute not in system:
+            return False, None
+        return not self.value or self.value in (value, json.dumps(value)), value
 
 
-def shape(jobspec: str) -> dict[str, Any]:
-    """Return what one job asks for: nodes (0 = any number), slots, cores and gpus of a slot, exclusive."""
-    asked = {"nodes": 0, "slots": 1, "cores_per_slot": 0, "gpus_per_slot": 0, "exclusive": False}
-    _walk(json.loads(jobspec).get("resources", []), asked, in_slot=False)
+def shape(jobspec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what one job asks for.
+
+    nodes (0 = slots on any number of nodes), slots (of each node where it asks for nodes, else in total), cores,
+    gpus and memory (MB) of a slot, exclusive, constraints (RFC 31), and `problem`, "" for a jobspec that can be read.
+    """
+    asked: dict[str, Any] = {
+        "nodes": 0,
+        "slots": 1,
+        "cores_per_slot": 0,
+        "gpus_per_slot": 0,
+        "memory_mb_per_slot": 0,
+        "exclusive": False,
+        "constraints": None,
+        "problem": "",
+    }
+    try:
+        if jobspec["version"] not in VERSIONS:
+            raise ValueError(
+                f"its jobspec has version {jobspec['version']}, version 1 is understood"
+            )
+        _walk(jobspec["resources"], asked, in_slot=False)
+        system = jobspec.get("attributes", {}).get("system", {})
+        asked["constraints"] = system.get("constraints")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        known = isinstance(error, ValueError) and str(error).startswith("its jobspec")
+        asked["problem"] = str(error) if known else "its jobspec cannot be read"
     return asked
 
 
 def _walk(resources: Iterable[Mapping[str, Any]], asked: dict[str, Any], in_slot: bool) -> None:
     for resource in resources:
         kind, count = resource["type"], least(resource.get("count", 1))
+        inner = in_slot
         asked["exclusive"] = asked["exclusive"] or bool(resource.get("exclusive"))
         if kind == "node":
-            asked["nodes"] = count
+            # Slots of whole nodes: so many nodes, and one slot on each.
+            asked["nodes"] = count * (asked["slots"] if in_slot else 1)
+            asked["slots"] = 1
         elif kind == "slot":
+            if in_slot:
+                raise ValueError("its jobspec has slots in slots, which cannot be placed")
             asked["slots"] = count
-            in_slot = True
-        elif kind in ("core", "gpu") and in_slot:
-            asked[f"{kind}s_per_slot"] = count
-        _walk(resource.get("with", []), asked, in_slot)
+            inner = True
+        elif kind in ("core", "gpu"):
+            asked[f"{kind}s_per_slot"] += count
+        elif kind == "memory":
+            asked["memory_mb_per_slot"] += count * MEGABYTES[resource.get("unit", "")]
+        _walk(resource.get("with", []), asked, inner)
 
 
 def least(count: Any) -> int:
@@ -73,8 +145,31 @@ def least(count: Any) -> int:
     return int(str(count).partition("-")[0].partition(":")[0].rstrip("+"))
 
 
-def waiting_job(listed: Mapping[str, Any], jobspec: str, value: Any) -> dict[str, Any]:
-    """Return one job as flux_queue_info gives it; listed is its entry of job-list.list."""
+def read_jobspec(text: str) -> dict[str, Any]:
+    """Return a jobspec; an unreadable one becomes an empty object, of which `shape` says that it cannot be read."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def asked_of(text: str, selection: Selection) -> dict[str, Any] | None:
+    """Return what never changes of a job that is selected, None for one that is not."""
+    if not selection.may_take(text):
+        return None
+    jobspec = read_jobspec(text)
+    try:
+        taken, value = selection.takes(jobspec)
+        cwd = jobspec.get("attributes", {}).get("system", {}).get("cwd", "")
+    except AttributeError:
+        return None
+    return {"attribute_value": value, "cwd": cwd, **shape(jobspec)} if taken else None
+
+
+def waiting_job(listed: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one job as flux_queue_info gives it; listed is its entry of job-list."""
+    per_node = asked["slots"] if asked["nodes"] else 0
     return {
         "id": f58(listed["id"]),
         "user_id": listed["userid"],
@@ -85,6 +180,50 @@ def waiting_job(listed: Mapping[str, Any], jobspec: str, value: Any) -> dict[str
         "submitted": listed["t_submit"],
         "queue": listed.get("queue", ""),
         "duration": listed.get("duration", 0.0),
-        "attribute_value": value,
-        **shape(jobspec),
+        "tasks": listed.get("ntasks", 0),
+        "cores_per_node": per_node * asked["cores_per_slot"],
+        "gpus_per_node": per_node * asked["gpus_per_slot"],
+        **{key: value for key, value in asked.items() if key != "in_queue"},
+        "waits_for": waits_for(listed),
+        "claim": None,
     }
+
+
+def waits_for(listed: Mapping[str, Any]) -> str:
+    """Return what keeps a job from the scheduler, "resources" where nothing does."""
+    if listed["state"] == 2:
+        return " ".join(["dependencies", *map(str, listed.get("dependencies", []))])
+    if listed["state"] == 4:
+        return "priority"
+    if listed["urgency"] == 0:
+        return "hold"
+    return "resources"
+
+
+def fits_now(job: Mapping[str, Any], ranks: Iterable[Any]) -> bool:
+    """Return whether free nodes (rows of _flux_resource.Rank) would take the job: then only its turn has not come.
+
+    A job with constraints is not looked at.
+    """
+    if job["constraints"] or job["problem"]:
+        return False
+    wanted = job["nodes"] or job["slots"]
+    for rank in ranks:
+        if rank.state not in ("free", "allocated") or wanted <= 0:
+            continue
+        whole = job["nodes"] or job["exclusive"]
+        if whole and rank.state != "free":
+            continue
+        slots = min(
+            [
+                have // need
+                for have, need in (
+                    (rank.free_cores, job["cores_per_slot"]),
+                    (rank.free_gpus, job["gpus_per_slot"]),
+                )
+                if need
+            ],
+            default=job["slots"],
+        )
+        wanted -= (slots >= job["slots"]) if job["nodes"] else slots
+    return bool(wanted <= 0)

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ansible_collections.flux.burst.plugins.module_utils import _flux
+from ansible_collections.flux.burst.plugins.module_utils._errors import FluxError
 
 STATES = ("free", "allocated", "drained", "draining", "down", "excluded")
 
@@ -25,45 +27,76 @@ def idset(text: str) -> list[int]:
 
 @dataclass(frozen=True)
 class Rank:
-    """One broker's node. `drain_reason` is None where the rank is not drained; it outlives the node."""
+    """One broker's node.
+
+    cores and gpus are what R declares, free_cores and free_gpus what no job has; both are 0 where no job may start.
+    `drain_reason` is None where the rank is not drained; it outlives the node. Times are in seconds since the epoch:
+    `since` when it came, went or was drained, 0 where the lead has not seen it; `idle_since` when it last had work or
+    came, None where it is not free or nobody asked. `overlay` is the word of flux-overlay(1), `overlay_error` the
+    overlay's own on why a rank is not there.
+    """
 
     rank: int
     host: str
     state: str
     cores: int
     gpus: int
+    free_cores: int = 0
+    free_gpus: int = 0
     drain_reason: str | None = None
     properties: list[str] = field(default_factory=list)
+    overlay: str = ""
+    overlay_error: str = ""
+    since: float = 0.0
+    idle_since: float | None = None
 
 
-def allocated_ranks(resource_set: Mapping[str, Any]) -> set[int]:
-    """Return the ranks that occur in an R."""
-    lite = resource_set.get("execution", {}).get("R_lite") or []
-    return {rank for entry in lite for rank in idset(entry["rank"])}
+def children_of(resource_set: Mapping[str, Any]) -> dict[int, Mapping[str, str]]:
+    """Return the cores and gpus of each rank of an R, as idsets. Raises FluxError where it has none at all."""
+    execution = resource_set.get("execution") or {}
+    children: dict[int, Mapping[str, str]] = {}
+    for entry in execution.get("R_lite") or []:
+        children.update(dict.fromkeys(idset(entry["rank"]), entry["children"]))
+    return children
+
+
+def count(children: Mapping[str, str], kind: str) -> int:
+    """Return how many of one kind a rank has."""
+    return len(idset(children.get(kind, "")))
 
 
 def ranks(
     status: Mapping[str, Any],
-    allocated: set[int],
+    allocated: Mapping[int, Mapping[str, str]],
     expand: Callable[[Iterable[str]], Sequence[str]],
 ) -> list[Rank]:
     """Return every rank of the instance.
 
-    status is the answer to resource.status, allocated the ranks with jobs, and expand turns R's nodelist (a list of
-    hostlists) into names.
+    status is the answer to resource.status, allocated what jobs have of each rank (see children_of), and expand
+    turns R's nodelist (a list of hostlists) into names. Raises FluxError for an R that names no host.
     """
-    execution = status["R"]["execution"]
-    children: dict[int, Mapping[str, str]] = {}
-    for entry in execution["R_lite"]:
-        children.update(dict.fromkeys(idset(entry["rank"]), entry["children"]))
-    hosts = expand(execution["nodelist"])
+    children = children_of(status["R"])
+    hosts = expand(status["R"]["execution"].get("nodelist") or [])
+    if len(hosts) != len(children):
+        raise FluxError(
+            f"wanted a hostname for each of the {len(children)} ranks of the lead's R, found {len(hosts)}: "
+            "give [[resource.config]] of the lead its hosts, and restart it."
+        )
     offline, excluded = set(idset(status["offline"])), set(idset(status["exclude"]))
     reasons = {
         rank: drain.get("reason") or ""
         for ids, drain in status["drain"].items()
         for rank in idset(ids)
     }
-    properties = {name: set(idset(ids)) for name, ids in execution.get("properties", {}).items()}
+    times = {
+        rank: drain.get("timestamp", 0.0)
+        for ids, drain in status["drain"].items()
+        for rank in idset(ids)
+    }
+    properties: dict[int, list[str]] = {}
+    for name, ids in sorted(status["R"]["execution"].get("properties", {}).items()):
+        for rank in idset(ids):
+            properties.setdefault(rank, []).append(name)
 
     def state(rank: int) -> str:
         if rank in excluded:
@@ -74,21 +107,105 @@ def ranks(
             return "draining" if rank in allocated else "drained"
         return "allocated" if rank in allocated else "free"
 
+    def free(rank: int, kind: str) -> int:
+        if state(rank) not in ("free", "allocated"):
+            return 0
+        return count(children[rank], kind) - count(allocated.get(rank, {}), kind)
+
     return [
         Rank(
             rank=rank,
             host=host,
             state=state(rank),
-            cores=len(idset(children[rank].get("core", ""))),
-            gpus=len(idset(children[rank].get("gpu", ""))),
+            cores=count(children[rank], "core"),
+            gpus=count(children[rank], "gpu"),
+            free_cores=free(rank, "core"),
+            free_gpus=free(rank, "gpu"),
             drain_reason=reasons.get(rank),
-            properties=sorted(name for name, ids in properties.items() if rank in ids),
+            properties=properties.get(rank, []),
+            since=times.get(rank, 0.0),
         )
         for rank, host in zip(sorted(children), hosts, strict=True)
     ]
 
 
 def read(client: _flux.FluxClient) -> list[Rank]:
-    """Ask a lead broker for every rank. Raises FluxError."""
-    allocated = allocated_ranks(client.rpc("sched.resource-status")["allocated"])
+    """Ask a lead broker for every rank, without times and overlay. Raises FluxError."""
+    allocated = children_of(client.rpc("sched.resource-status")["allocated"])
     return ranks(client.rpc("resource.status"), allocated, _flux.hosts)
+
+
+def read_all(client: _flux.FluxClient) -> list[Rank]:
+    """Ask a lead broker for every rank, with times and overlay. Raises FluxError."""
+    found = read(client)
+    seen = transitions(history(client))
+    overlay = _overlay(client)
+    idle = _idle(client, found, seen)
+    return [
+        replace(
+            rank,
+            since=max(seen.get(rank.rank, 0.0), rank.since),
+            idle_since=idle.get(rank.rank),
+            overlay=overlay.get(rank.rank, ("", ""))[0],
+            overlay_error=overlay.get(rank.rank, ("", ""))[1],
+        )
+        for rank in found
+    ]
+
+
+def history(client: _flux.FluxClient) -> Iterator[dict[str, Any]]:
+    """Yield the events of the resource journal so far (RFC 21 describes their form)."""
+    stream = client.stream("resource.journal")
+    while (text := stream.next()) is not None:
+        events = json.loads(text)["events"]
+        if not events:
+            return
+        yield from events
+
+
+def transitions(events: Iterable[Mapping[str, Any]]) -> dict[int, float]:
+    """Return when each rank came, went, or was drained or undrained last; a restart of the lead is such a time too."""
+    seen: dict[int, float] = {}
+    for event in events:
+        context = event.get("context") or {}
+        ids = context.get("idset", context.get("online", "") if event["name"] == "restart" else "")
+        if event["name"] in ("restart", "online", "offline", "drain", "undrain"):
+            seen.update(dict.fromkeys(idset(ids), event["timestamp"]))
+    return seen
+
+
+def _idle(
+    client: _flux.FluxClient, found: Sequence[Rank], seen: Mapping[int, float]
+) -> dict[int, float]:
+    """Return since when each free rank has had no job: its last job's end, or when it came."""
+    idle = {rank.rank: seen.get(rank.rank, 0.0) for rank in found if rank.state == "free"}
+    if not idle:
+        return {}
+    question = {
+        "max_entries": 0,
+        "since": min(idle.values()),
+        "attrs": ["ranks", "t_inactive"],
+        "constraint": {"states": ["inactive"]},
+    }
+    for job in client.rpc("job-list.list", question)["jobs"]:
+        for rank in idset(job.get("ranks", "")):
+            if rank in idle:
+                idle[rank] = max(idle[rank], job["t_inactive"])
+    return idle
+
+
+def _overlay(client: _flux.FluxClient, rank: int = 0) -> dict[int, tuple[str, str]]:
+    """Return status and error of every rank below a router, which alone knows its own peers."""
+    health = client.rpc("overlay.health", None, rank)
+    found = {rank: (str(health["status"]), "")} if rank == 0 else {}
+    for child in health["children"]:
+        found[child["rank"]] = (str(child["status"]), str(child.get("error", "")))
+    routers = [
+        child["rank"]
+        for child in (client.rpc("overlay.topology", {"rank": rank})["children"])
+        if child.get("children")
+    ]
+    for router in routers:
+        if found.get(router, ("", ""))[0] in ("full", "partial", "degraded"):
+            found.update(_overlay(client, router))
+    return found

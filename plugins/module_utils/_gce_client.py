@@ -25,8 +25,7 @@ from ansible_collections.flux.burst.plugins.module_utils._gce_session import (
 )
 
 # Kept in sync with doc_fragments/_gce.py.
-ARGUMENTS: dict[str, Any] = {
-    "burst": {"type": "str", "required": True},
+ACCESS: dict[str, Any] = {
     "project": {
         "type": "str",
         "required": True,
@@ -42,6 +41,7 @@ ARGUMENTS: dict[str, Any] = {
         "default": "https://compute.googleapis.com",
     },
 }
+ARGUMENTS: dict[str, Any] = {"burst": {"type": "str", "required": True}, **ACCESS}
 WAIT_SECONDS = 600.0
 """How long one wait may take; Compute Engine answers after two minutes at most."""
 OPERATION_SECONDS = 1800.0

@@ -169,8 +169,13 @@ def warnings(params: Mapping[str, Any], existing: Mapping[str, Mapping[str, Any]
     ]
 
 
-def plan_absent(existing: Mapping[str, Mapping[str, Any]]) -> list[Change]:
-    """Return the deletions. A machine that is stopping is among them: it may only be stopped."""
+def plan_absent(
+    existing: Mapping[str, Mapping[str, Any]], hosts: Sequence[str] | None = None
+) -> list[Change]:
+    """Return the deletions, of all or of some hosts.
+
+    A machine that is stopping is among them: it may only be stopped.
+    """
     return [
         Change(
             "instance",
@@ -183,4 +188,5 @@ def plan_absent(existing: Mapping[str, Mapping[str, Any]]) -> list[Change]:
             {},
         )
         for name, instance in existing.items()
+        if hosts is None or name in hosts
     ]

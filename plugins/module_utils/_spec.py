@@ -22,6 +22,7 @@ TYPES = {
     "int": "a whole number (int)",
     "bool": "true or false",
     "dict": "a mapping",
+    "list": "a list",
 }
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 # Compute Engine's limits of maxRunDuration.
@@ -47,7 +48,7 @@ def region(zone: str) -> str:
 
 
 def specification(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the whole specification, typed, with defaults and with burst_region.
+    """Return the whole specification, typed, with defaults, burst_region and burst_max_run_seconds.
 
     given are the burst_* variables, options their argument specification. Raises SpecError with one line for each thing
     that is wrong.
@@ -73,7 +74,11 @@ def specification(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[
         problems += _together(made)
     if problems:
         raise SpecError("\n".join(problems))
-    return {**made, "burst_region": region(made["burst_zone"])}
+    return {
+        **made,
+        "burst_region": region(made["burst_zone"]),
+        "burst_max_run_seconds": seconds(made["burst_max_run_duration"]),
+    }
 
 
 def _unknown(name: str, options: Mapping[str, Any]) -> str:
@@ -92,6 +97,8 @@ def typed(value: Any, kind: str) -> Any:
         return str(value).lower() in TRUE
     if kind == "dict" and isinstance(value, Mapping):
         return dict(value)
+    if kind == "list" and isinstance(value, (list, tuple)):
+        return [str(item) for item in value]
     raise ValueError(value)
 
 
@@ -166,6 +173,13 @@ def _labels(value: Mapping[str, Any]) -> str:
     return ""
 
 
+def _prices(value: Mapping[str, Any]) -> str:
+    for name, price in value.items():
+        if isinstance(price, bool) or not isinstance(price, (int, float)) or price < 0:
+            return f"wanted the price of an hour as a number, found {name!r}: {price!r}"
+    return ""
+
+
 def _file(value: str) -> str:
     return "" if Path(value).is_file() else f"wanted a file, found none at {value}"
 
@@ -187,6 +201,10 @@ CHECKS: dict[str, Check] = {
     "burst_zone": _pattern(r"[a-z]+-[a-z]+\d+-[a-z]", "a zone such as us-central1-a"),
     "burst_hostlist": _hostlist,
     "burst_max_hosts": _between(0, 5000),
+    "burst_sizing": _pattern("all|widest|cap", "all, widest or cap"),
+    "burst_job_min_age": _between(0, 365 * 86400),
+    "burst_prices": _prices,
+    "burst_release_idle": _between(0, 365 * 86400),
     "burst_machine_type": _pattern(r"[a-z][a-z0-9-]*", "a machine type such as n2-standard-4"),
     "burst_image": _pattern(
         r"projects/[^/]+/global/images/(family/)?[a-z][a-z0-9-]*",

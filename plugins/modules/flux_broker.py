@@ -42,6 +42,34 @@ options:
     description: The IMP, which must be setuid root.
     type: path
     default: /usr/libexec/flux/flux-imp
+  security_version:
+    description: Version of flux-security on the lead. MAJOR.MINOR must be the same here. Empty compares nothing.
+    type: str
+    default: ""
+  exec_path:
+    description: What C(flux config builtin exec_path) says on the lead; so must it here. Empty compares nothing.
+    type: str
+    default: ""
+  module_path:
+    description: What C(flux config builtin module_path) says on the lead; so must it here. Empty compares nothing.
+    type: str
+    default: ""
+  lead_address:
+    description:
+      - Address or name of the lead as this machine sees it. Before anything is changed a broker must answer there.
+        Empty checks nothing.
+    type: str
+    default: ""
+  lead_port:
+    description: The lead's TCP port as this machine sees it.
+    type: int
+    default: 8050
+  munge_credential:
+    description:
+      - Output of C(munge -n) on the lead, not older than five minutes. When munge runs here it must decode it, which
+        takes the lead's key and a right clock. Empty checks nothing.
+    type: str
+    default: ""
   files:
     description: Files to put in place.
     type: list
@@ -159,6 +187,7 @@ resources:
 
 import base64
 import binascii
+from dataclasses import fields
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -207,6 +236,12 @@ def main() -> None:
             "gid": {"type": "int"},
             "flux_version": {"type": "str"},
             "imp": {"type": "path", "default": "/usr/libexec/flux/flux-imp"},
+            "security_version": {"type": "str", "default": ""},
+            "exec_path": {"type": "str", "default": ""},
+            "module_path": {"type": "str", "default": ""},
+            "lead_address": {"type": "str", "default": ""},
+            "lead_port": {"type": "int", "default": 8050},
+            "munge_credential": {"type": "str", "default": "", "no_log": True},
             "files": {
                 "type": "list",
                 "elements": "dict",
@@ -242,9 +277,12 @@ def main() -> None:
         broker = _broker.Broker(params["service"], params["munge_service"], files(params))
         if params["state"] == "absent":
             module.exit_json(**broker.leave(check=module.check_mode))
-        names = ("hostname", "user", "uid", "gid", "flux_version", "imp")
+        names = [field.name for field in fields(_broker.Base)]
         _broker.check_base(_broker.Base(**{name: params[name] for name in names}))
-        module.exit_json(**broker.join(params["timeout"], check=module.check_mode))
+        result = broker.join(params["timeout"], check=module.check_mode)
+        if not module.check_mode:
+            _broker.check_munge(params["munge_credential"])
+        module.exit_json(**result)
 
 
 if __name__ == "__main__":

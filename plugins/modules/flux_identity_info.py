@@ -25,6 +25,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+uri:
+  description: The URI that was asked.
+  returned: success
+  type: str
+  sample: local:///run/flux/local
 hostname:
   description: Name of the lead's host, as Flux knows it.
   returned: success
@@ -50,6 +55,36 @@ version:
   returned: success
   type: str
   sample: 0.88.0
+security_version:
+  description: Version of flux-security, MAJOR.MINOR.PATCH; empty where Flux was built without.
+  returned: success
+  type: str
+  sample: 0.15.0
+exec_path:
+  description: Where Flux's commands are, as C(flux config builtin) says; it shows the prefix.
+  returned: success
+  type: str
+  sample: /usr/libexec/flux/cmd
+module_path:
+  description: Where Flux's modules are, as C(flux config builtin) says; it shows the library directory.
+  returned: success
+  type: str
+  sample: /usr/lib/flux/modules
+cert_fingerprint:
+  description: SHA-256 of the public key in the curve certificate, in hexadecimal. It is no secret.
+  returned: success
+  type: str
+  sample: 5b0e7b9a4f1c3d2e8a7f6c5d4b3a29180716253443526170f9e8d7c6b5a49382
+munge:
+  description: What is wrong with munge on the lead, empty where it decodes what it encoded.
+  returned: success
+  type: str
+  sample: ""
+time:
+  description: The lead's clock, in seconds since the epoch.
+  returned: success
+  type: float
+  sample: 1795517778.879
 hosts:
   description: Hosts of the instance by rank.
   returned: success
@@ -71,7 +106,11 @@ bootstrap:
     curve_cert: /etc/flux/system/curve.cert
 """
 
+import hashlib
 import pwd
+import re
+import subprocess
+import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -105,22 +144,73 @@ def read(client: _flux.FluxClient) -> dict[str, Any]:
         ) from None
     hosts = _flux.hosts(entry["host"] for entry in bootstrap["hosts"])
     return {
+        "uri": client.uri,
         "hostname": hosts[0],
         "user": owner.pw_name,
         "uid": owner.pw_uid,
         "gid": owner.pw_gid,
         "version": client.attribute("version").split("-")[0],
+        "security_version": security_version(said("version")),
+        "exec_path": said("config", "builtin", "exec_path"),
+        "module_path": said("config", "builtin", "module_path"),
+        "cert_fingerprint": fingerprint(bootstrap["curve_cert"]),
+        "munge": munge(),
+        "time": time.time(),
         "hosts": hosts,
         "config": config,
         "bootstrap": bootstrap,
     }
 
 
+def said(*words: str) -> str:
+    """Return what a flux command prints, "" where it cannot."""
+    try:
+        done = subprocess.run(["flux", *words], capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip()
+
+
+def security_version(text: str) -> str:
+    """Return flux-security's version from the output of `flux version`."""
+    found = re.search(r"^libflux-security:\s*([0-9.]+)", text, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def fingerprint(path: str) -> str:
+    """Return the SHA-256 of a certificate's public key. Raises FluxError for a file that cannot be read."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = re.search(r'^\s*public-key\s*=\s*"(.*)"', file.read(), re.MULTILINE)
+    except OSError as error:
+        raise FluxError(
+            f"wanted the lead's curve certificate at {path}, found '{error.strerror}': run as root or as the "
+            "instance's owner, on the lead's host."
+        ) from None
+    if not found:
+        raise FluxError(
+            f"wanted a curve certificate at {path}, found no public-key in it: make one with flux keygen."
+        )
+    return hashlib.sha256(found[1].encode()).hexdigest()
+
+
+def munge() -> str:
+    """Return what is wrong with munge on this machine."""
+    try:
+        made = subprocess.run(["munge", "-n"], capture_output=True, text=True, check=False)
+        read = subprocess.run(
+            ["unmunge"], input=made.stdout, capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        return f"no munge ({error.strerror})"
+    return made.stderr.strip() or (read.stderr.strip() if read.returncode else "")
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec={**_flux.ARGUMENTS}, supports_check_mode=True)
     with failing_module(module):
-        module.exit_json(changed=False, **read(_flux.FluxClient(module.params["uri"])))
+        module.exit_json(changed=False, **read(_flux.FluxClient.of(module.params)))
 
 
 if __name__ == "__main__":

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: flux_nodes
-short_description: Wait for nodes to come online, drain them, or undrain them
+short_description: Wait for nodes to come or go, drain them, or undrain them
 version_added: 0.1.0
 description:
-  - Runs on the lead broker's host.
+  - Runs on the lead broker's host. Nodes that come and go are awaited by the lead's own events, without asking again
+    and again.
+  - For each node that is not as wanted within the time, the failure names the stage at which it stopped, the cause
+    in Flux's own words, and what to do.
 author:
   - flux.burst contributors (@flux-framework)
 options:
@@ -24,8 +27,9 @@ options:
       - V(online) waits until the broker of every node is online and no node is drained. It changes nothing.
       - V(drained) drains the nodes and waits until no job is on them. A node that is down is drained too.
       - V(undrained) takes the drain away, also from a node that is down.
+      - V(offline) waits until the broker of every node has left.
     type: str
-    choices: [online, drained, undrained]
+    choices: [online, drained, undrained, offline]
     required: true
   reason:
     description: Why they are drained, for C(flux resource drain) to show.
@@ -35,16 +39,39 @@ options:
     description: How long to wait, in seconds.
     type: int
     default: 60
+  disconnect:
+    description:
+      - With O(state=offline), have the lead disconnect the nodes that are online at the end of O(timeout), as C(flux
+        overlay disconnect) does. Jobs there fail. A broker that is not stopped joins again.
+    type: bool
+    default: false
+  prove:
+    description:
+      - With O(state=online), run a command on each node through Flux, to see that tasks start there and that munge,
+        the owner's uid and the IMP are right. A node that fails it looks free but fails the jobs that it is given.
+    type: bool
+    default: false
+  imp:
+    description: The IMP that must be setuid on the nodes when O(prove=true); empty does not look.
+    type: str
+    default: /usr/libexec/flux/flux-imp
+  reports:
+    description:
+      - What M(flux.burst.flux_broker) returned as C(evidence) on machines where it failed, by hostname; with it a
+        failure names the cause that only the machine knows.
+    type: dict
+    default: {}
 extends_documentation_fragment:
   - flux.burst._flux
   - flux.burst._attributes
 """
 
 EXAMPLES = r"""
-- name: Wait until the bursted machines are online
+- name: Wait until the bursted machines are online, and see that jobs can run there
   flux.burst.flux_nodes:
     hosts: [gffw-compute-a-001, gffw-compute-a-002]
     state: online
+    prove: true
 
 - name: Drain them and wait for their jobs
   flux.burst.flux_nodes:
@@ -52,6 +79,16 @@ EXAMPLES = r"""
     state: drained
     reason: end of the burst
     timeout: 300
+
+- name: Wait until their brokers have left
+  flux.burst.flux_nodes:
+    hosts: [gffw-compute-a-001, gffw-compute-a-002]
+    state: offline
+
+- name: Let the next burst use their names
+  flux.burst.flux_nodes:
+    hosts: [gffw-compute-a-001, gffw-compute-a-002]
+    state: undrained
 """
 
 RETURN = r"""
@@ -68,6 +105,36 @@ ranks:
       gpus: 0
       drain_reason: end of the burst
       properties: [burst]
+transitions:
+  description: When each node came, left, was drained or undrained since the lead began, by hostname; seconds since
+    the epoch.
+  returned: success
+  type: dict
+  sample:
+    gffw-compute-a-001:
+      - name: online
+        time: 1795517778.879
+findings:
+  description: The nodes that are not as wanted, and why. Empty on success.
+  returned: always
+  type: list
+  elements: dict
+  sample: []
+  contains:
+    host:
+      description: The node's hostname.
+      type: str
+    stage:
+      description:
+        - Where it stopped, for instance C(machine), C(lead_port), C(certificate), C(hostname), C(version),
+          C(resources), C(munge), C(clock), C(uid), C(imp), C(job), C(leave).
+      type: str
+    cause:
+      description: What was found, in Flux's own words where there are any.
+      type: str
+    remedy:
+      description: What to do.
+      type: str
 resources:
   description: What was changed, or in check mode would be.
   returned: success
@@ -79,34 +146,39 @@ resources:
       action: update
 """
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flux.burst.plugins.module_utils import _flux, _flux_resource, _reconcile
+from ansible_collections.flux.burst.plugins.module_utils import (
+    _diagnose,
+    _flux,
+    _flux_nodes,
+    _flux_resource,
+    _reconcile,
+)
 from ansible_collections.flux.burst.plugins.module_utils._errors import FluxError, failing_module
 
-POLL = 0.2
-ONLINE = ("free", "allocated")
+Ranks = list[_flux_resource.Rank]
+# How long the lead may take to see a peer gone that it disconnected itself, in seconds.
+DISCONNECTING = 2.0
+# How long an event may take that the lead has answered for already, in seconds.
+SEEN = 1.0
 
 
-def chosen(client: _flux.FluxClient, hosts: Sequence[str]) -> list[_flux_resource.Rank]:
-    """Return the ranks of these hosts. Raises FluxError for hosts that R does not declare."""
-    by_host = {rank.host: rank for rank in _flux_resource.read(client)}
-    unknown = [host for host in hosts if host not in by_host]
-    if unknown:
-        raise FluxError(
-            f"wanted hosts that the lead's R declares, found {', '.join(unknown)} not in it: "
-            "compare burst_hostlist with flux resource list on the lead."
-        )
-    return [by_host[host] for host in hosts]
-
-
-def plan(ranks: Sequence[_flux_resource.Rank], params: dict[str, Any]) -> list[_reconcile.Change]:
-    """Return which nodes have to be drained or undrained."""
-    drain = params["state"] == "drained"
+def plan(ranks: Ranks, params: dict[str, Any]) -> list[_reconcile.Change]:
+    """Return which nodes have to be drained, undrained or disconnected."""
+    state = params["state"]
+    if state == "online" or (state == "offline" and not params["disconnect"]):
+        return []
+    if state == "offline":
+        return [
+            _reconcile.Change("node", rank.host, "update", {"state": rank.state}, {"state": "down"})
+            for rank in ranks
+            if rank.state != "down"
+        ]
+    drain = state == "drained"
     return [
         _reconcile.Change(
             "node",
@@ -120,64 +192,113 @@ def plan(ranks: Sequence[_flux_resource.Rank], params: dict[str, Any]) -> list[_
     ]
 
 
-def wait(
-    client: _flux.FluxClient,
-    params: dict[str, Any],
-    good: Callable[[_flux_resource.Rank], bool],
-    advice: str,
-) -> list[_flux_resource.Rank]:
-    """Return the ranks once all are good. Raises FluxError, naming those that are not, after the timeout."""
-    deadline = time.monotonic() + params["timeout"]
-    while True:
-        ranks = chosen(client, params["hosts"])
-        bad = [rank for rank in ranks if not good(rank)]
-        if not bad:
-            return ranks
-        if time.monotonic() > deadline:
-            found = ", ".join(
-                f"{rank.host} {rank.state}"
-                + (f" ({rank.drain_reason})" if rank.drain_reason else "")
-                for rank in bad
+class Nodes:
+    """Some nodes of an instance, brought into a state."""
+
+    def __init__(self, client: _flux.FluxClient, params: dict[str, Any]) -> None:
+        self.client, self.params = client, params
+        self.ranks = _flux_nodes.chosen(client, params["hosts"])
+        self.numbers = {rank.host: rank.rank for rank in self.ranks}
+
+    def run(self, *, check: bool) -> dict[str, Any]:
+        """Do what is asked and return what exit_json takes. Raises FluxError with the findings."""
+        watch = _flux_nodes.Watch(self.client, self.numbers.values())
+        if self.params["state"] == "offline" and not check:
+            # Only those that stay are disconnected: a broker that is being stopped leaves by itself.
+            _flux_nodes.await_none(
+                watch, lambda: watch.ranks & watch.online, self.params["timeout"]
             )
-            raise FluxError(
-                f"wanted every node {params['state']} within {params['timeout']} s, found {found}: {advice}"
-            )
-        time.sleep(POLL)
+            self.ranks = self._now()
+        result = _reconcile.apply([plan(self.ranks, self.params)], self._act, check=check)
+        if not check:
+            self._wait(watch)
+        ranks = self._now()
+        names = {rank.rank: rank.host for rank in ranks}
+        return {
+            **result,
+            "ranks": [asdict(rank) for rank in ranks],
+            "transitions": {names[rank]: events for rank, events in watch.events.items()},
+            "findings": [],
+        }
 
-
-def run(client: _flux.FluxClient, params: dict[str, Any], check: bool) -> dict[str, Any]:
-    """Do what is asked and return what exit_json takes."""
-    if params["state"] == "online":
-        ranks = wait(
-            client,
-            params,
-            lambda rank: rank.state in ONLINE,
-            "see journalctl -u flux on that machine and flux overlay errors on the lead.",
-        )
-        return {**_reconcile.apply([], lambda stage: None, check=check), "ranks": _rows(ranks)}
-    ranks = chosen(client, params["hosts"])
-    numbers = {rank.host: rank.rank for rank in ranks}
-
-    def act(stage: _reconcile.Stage) -> None:
-        targets = {"targets": ",".join(str(numbers[change.name]) for change in stage)}
-        if params["state"] == "drained":
-            client.rpc("resource.drain", {**targets, "reason": params["reason"]})
+    def _act(self, stage: _reconcile.Stage) -> None:
+        ranks = [self.numbers[change.name] for change in stage]
+        targets = {"targets": ",".join(map(str, ranks))}
+        if self.params["state"] == "drained":
+            self.client.rpc("resource.drain", {**targets, "reason": self.params["reason"]})
+        elif self.params["state"] == "undrained":
+            self.client.rpc("resource.undrain", targets)
         else:
-            client.rpc("resource.undrain", targets)
+            for rank in ranks:
+                self.client.rpc("overlay.disconnect-subtree", {"rank": rank}, 0)
 
-    result = _reconcile.apply([plan(ranks, params)], act, check=check)
-    if params["state"] == "drained" and not check:
-        ranks = wait(
-            client,
-            params,
-            lambda rank: rank.state in ("drained", "down", "excluded"),
-            "jobs still run there; wait for them or cancel them, or raise the timeout.",
+    def _now(self, *, times: bool = True) -> Ranks:
+        read = _flux_resource.read_all if times else _flux_resource.read
+        known = {rank.rank: rank for rank in read(self.client)}
+        return [known[number] for number in self.numbers.values()]
+
+    def _wait(self, watch: _flux_nodes.Watch) -> None:
+        state, timeout = self.params["state"], self.params["timeout"]
+        if state == "online":
+            self._await_online(watch)
+        elif state == "offline":
+            bad = _flux_nodes.await_none(watch, lambda: watch.ranks & watch.online, DISCONNECTING)
+            self._fail(
+                dict.fromkeys(bad, "its broker is still online"),
+                "leave",
+                "stop flux.service there, or set disconnect",
+            )
+        elif state == "undrained":
+            _flux_nodes.await_none(watch, lambda: watch.ranks & watch.drained, SEEN)
+        elif state == "drained":
+            _flux_nodes.await_none(watch, lambda: watch.ranks - watch.drained, SEEN)
+            busy = _flux_nodes.await_none(watch, self._busy, timeout, _flux_nodes.LOOK)
+            jobs = _flux_nodes.jobs_on(self.client, busy)
+            self._fail(
+                {
+                    rank: f"{', '.join(names) or 'a job'} still runs there"
+                    for rank, names in jobs.items()
+                },
+                "job",
+                "wait for it or cancel it (flux cancel), or raise the timeout",
+            )
+
+    def _await_online(self, watch: _flux_nodes.Watch) -> None:
+        _flux_nodes.await_none(
+            watch,
+            lambda: watch.ranks - (watch.online - watch.drained),
+            self.params["timeout"],
         )
-    return {**result, "ranks": _rows(ranks)}
+        now = self._now()
+        missing = [rank for rank in now if rank.state not in ("free", "allocated")]
+        found = _flux_nodes.findings(self.client, missing, watch.seen, self.params["reports"])
+        there = [rank for rank in now if rank not in missing]
+        if self.params["prove"] and there:
+            uid = int(self.client.attribute("security.owner"))
+            found += _flux_nodes.prove(self.client.uri, there, uid, self.params["imp"])
+        self._raise(found)
 
+    def _busy(self) -> set[int]:
+        """Return the nodes with jobs; one that is drained has none when it is no longer draining."""
+        return {rank.rank for rank in self._now(times=False) if rank.state == "draining"}
 
-def _rows(ranks: Sequence[_flux_resource.Rank]) -> list[dict[str, Any]]:
-    return [asdict(rank) for rank in ranks]
+    def _fail(self, causes: Mapping[int, str], stage: str, remedy: str) -> None:
+        self._raise(
+            [
+                _diagnose.Finding(rank.host, stage, causes[rank.rank], remedy)
+                for rank in self.ranks
+                if rank.rank in causes
+            ]
+        )
+
+    def _raise(self, found: Sequence[_diagnose.Finding]) -> None:
+        if found:
+            told = "\n".join(map(str, found))
+            raise FluxError(
+                f"wanted every node {self.params['state']} within {self.params['timeout']} s, found {len(found)} of "
+                f"{len(self.ranks)} that are not:\n{told}.",
+                findings=[asdict(finding) for finding in found],
+            )
 
 
 def main() -> None:
@@ -188,19 +309,23 @@ def main() -> None:
             "hosts": {"type": "list", "elements": "str", "required": True},
             "state": {
                 "type": "str",
-                "choices": ["online", "drained", "undrained"],
+                "choices": ["online", "drained", "undrained", "offline"],
                 "required": True,
             },
             "reason": {"type": "str", "default": "flux.burst"},
             "timeout": {"type": "int", "default": 60},
+            "disconnect": {"type": "bool", "default": False},
+            "prove": {"type": "bool", "default": False},
+            "imp": {"type": "str", "default": "/usr/libexec/flux/flux-imp"},
+            "reports": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )
     with failing_module(module):
         if not module.params["hosts"]:
-            module.exit_json(changed=False, ranks=[], resources=[])
-        client = _flux.FluxClient(module.params["uri"])
-        module.exit_json(**run(client, module.params, module.check_mode))
+            module.exit_json(changed=False, ranks=[], resources=[], transitions={}, findings=[])
+        nodes = Nodes(_flux.FluxClient.of(module.params), module.params)
+        module.exit_json(**nodes.run(check=module.check_mode))
 
 
 if __name__ == "__main__":

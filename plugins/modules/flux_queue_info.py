@@ -1,24 +1,62 @@
 # Copyright: flux.burst contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Read the jobs that wait to be burst."""
+"""Read the jobs that wait to be burst. The action plugin of the same name evaluates `where`."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: flux_queue_info
-short_description: Read the waiting jobs that are marked with an attribute
+short_description: Read the waiting jobs that are marked as burstable
 version_added: 0.1.0
 description:
   - Lists the jobs that wait for resources and carry a system attribute in their jobspec, as
     C(flux submit --setattr=burstable) sets it, whoever submitted them.
+  - Queue, user, name and age are selected by the broker. Jobspecs are read only of jobs that were not seen before,
+    all of them in flight together; what cannot change is kept between runs in a file on the lead.
 author:
   - flux.burst contributors (@flux-framework)
 options:
   attribute:
-    description: Name of the attribute, a key of C(attributes.system) in the jobspec.
+    description: Name of the attribute, a key of C(attributes.system) in the jobspec. Empty takes jobs without one too.
     type: str
     default: burstable
+  value:
+    description: Take only jobs whose attribute has this value, written as JSON or as plain text.
+    type: str
+    default: ""
+  queues:
+    description: Take only jobs of these queues.
+    type: list
+    elements: str
+    default: []
+  users:
+    description: Take only jobs of these users, names or numeric ids.
+    type: list
+    elements: str
+    default: []
+  names:
+    description: Take only jobs of these names.
+    type: list
+    elements: str
+    default: []
+  min_age:
+    description: Take only jobs that were submitted at least so many seconds ago.
+    type: float
+    default: 0.0
+  where:
+    description:
+      - A Jinja expression of C(job), which has the keys of RV(jobs[]); the jobs for which it is true are taken. For
+        instance C(job.nodes <= 8 and job.duration > 0).
+      - It is evaluated on the controller, in Jinja's sandbox. Text that comes with a job is data there and is never
+        templated.
+    type: str
+    default: ""
+  cache_dir:
+    description:
+      - Directory on the lead for what is known of jobs. It may be lost at any time; empty does without.
+    type: str
+    default: /run/flux-burst
 extends_documentation_fragment:
   - flux.burst._flux
   - flux.burst._attributes.info
@@ -29,11 +67,26 @@ EXAMPLES = r"""
   flux.burst.flux_queue_info:
     attribute: burstable
   register: queue
+
+- name: Read those of one queue that have waited for five minutes, and are not too large
+  flux.burst.flux_queue_info:
+    queues: [batch]
+    min_age: 300
+    where: job.nodes <= 8 and job.user_id != 0
+  register: queue
+
+- name: Read the jobs that want this kind of burst
+  flux.burst.flux_queue_info:
+    attribute: burst
+    value: compute-engine
+    users: [alice, "2001"]
+    names: [simulation]
+    cache_dir: ""
 """
 
 RETURN = r"""
 jobs:
-  description: The marked jobs, in the order in which the scheduler looks at them.
+  description: The selected jobs, in the order in which the scheduler looks at them.
   returned: success
   type: list
   elements: dict
@@ -47,12 +100,21 @@ jobs:
       submitted: 1795517778.879
       queue: ""
       duration: 0.0
+      tasks: 4
       attribute_value: 1
+      cwd: /tmp
       nodes: 4
       slots: 1
       cores_per_slot: 1
       gpus_per_slot: 0
+      memory_mb_per_slot: 0
+      cores_per_node: 1
+      gpus_per_node: 0
       exclusive: true
+      constraints: null
+      problem: ""
+      waits_for: resources
+      claim: null
   contains:
     id:
       description: The job's id, base 58.
@@ -81,9 +143,15 @@ jobs:
     duration:
       description: Its time limit in seconds, 0 for none.
       type: float
+    tasks:
+      description: How many tasks it starts.
+      type: int
     attribute_value:
       description: The value of the attribute.
       type: raw
+    cwd:
+      description: Its working directory, which must exist on the nodes.
+      type: str
     nodes:
       description: How many nodes it asks for; 0 where it asks for slots on any number of nodes.
       type: int
@@ -96,9 +164,42 @@ jobs:
     gpus_per_slot:
       description: GPUs of a slot.
       type: int
+    memory_mb_per_slot:
+      description: Memory of a slot in MB, 0 where it does not say.
+      type: int
+    cores_per_node:
+      description: Cores that it asks for on each node, 0 where it does not ask for nodes.
+      type: int
+    gpus_per_node:
+      description: GPUs that it asks for on each node, 0 where it does not ask for nodes.
+      type: int
     exclusive:
       description: Whether it wants nodes for itself.
       type: bool
+    constraints:
+      description: Its constraints (RFC 31), null without any. A queue's own are among them.
+      type: dict
+    problem:
+      description: Why its jobspec cannot be planned for, empty where it can.
+      type: str
+    waits_for:
+      description:
+        - V(resources); V(turn) where free nodes would take it but a job before it does not fit; V(hold); V(priority);
+          V(dependencies) and their names; or that its queue is stopped.
+      type: str
+    claim:
+      description: The claim on it, as M(flux.burst.flux_job_claim) makes them, null without one.
+      type: dict
+      contains:
+        burst:
+          description: The burst that holds it.
+          type: str
+        until:
+          description: When the claim expires, in seconds since the epoch.
+          type: float
+        by:
+          description: The controller that claimed it.
+          type: str
 pending_count:
   description: How many jobs wait, marked or not.
   returned: success
@@ -106,34 +207,26 @@ pending_count:
   sample: 7
 """
 
-from typing import Any
+import pwd
+from collections.abc import Iterable
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flux.burst.plugins.module_utils import _flux, _flux_queue
-from ansible_collections.flux.burst.plugins.module_utils._errors import failing_module
+from ansible_collections.flux.burst.plugins.module_utils import _flux, _flux_queue, _flux_queue_read
+from ansible_collections.flux.burst.plugins.module_utils._errors import FluxError, failing_module
 
 
-def read(client: _flux.FluxClient, attribute: str) -> tuple[list[dict[str, Any]], int]:
-    """Return the marked jobs and how many wait at all."""
-    listed = client.rpc(
-        "job-list.list",
-        {
-            "max_entries": 0,
-            "attrs": _flux_queue.LISTED,
-            "constraint": {"states": ["pending"]},
-        },
-    )["jobs"]
-    entries = {entry["id"]: entry for entry in listed}
-    questions = ({"id": number, "keys": ["jobspec"], "flags": 0} for number in entries)
-    jobs = []
-    for answer in client.rpc_each("job-info.lookup", questions):
-        jobspec = answer["jobspec"]
-        if _flux_queue.may_have(attribute, jobspec):
-            has, value = _flux_queue.marked(attribute, jobspec)
-            if has:
-                jobs.append(_flux_queue.waiting_job(entries[answer["id"]], jobspec, value))
-    jobs.sort(key=lambda job: (-job["priority"], job["submitted"]))
-    return jobs, len(entries)
+def user_ids(users: Iterable[str]) -> tuple[int, ...]:
+    """Return the uids of names or uids. Raises FluxError for a name that this machine does not know."""
+    found = []
+    for user in users:
+        try:
+            found.append(int(user) if user.isdigit() else pwd.getpwnam(user).pw_uid)
+        except KeyError:
+            raise FluxError(
+                f"users: wanted a user of the lead, found {user!r}, whom it does not know: correct the "
+                "name, or give the uid."
+            ) from None
+    return tuple(found)
 
 
 def main() -> None:
@@ -142,11 +235,30 @@ def main() -> None:
         argument_spec={
             **_flux.ARGUMENTS,
             "attribute": {"type": "str", "default": "burstable"},
+            "value": {"type": "str", "default": ""},
+            "queues": {"type": "list", "elements": "str", "default": []},
+            "users": {"type": "list", "elements": "str", "default": []},
+            "names": {"type": "list", "elements": "str", "default": []},
+            "min_age": {"type": "float", "default": 0.0},
+            "where": {"type": "str", "default": ""},
+            "cache_dir": {"type": "str", "default": "/run/flux-burst"},
         },
         supports_check_mode=True,
     )
+    params = module.params
     with failing_module(module):
-        jobs, count = read(_flux.FluxClient(module.params["uri"]), module.params["attribute"])
+        selection = _flux_queue.Selection(
+            attribute=params["attribute"],
+            value=params["value"],
+            queues=tuple(params["queues"]),
+            user_ids=user_ids(params["users"]),
+            names=tuple(params["names"]),
+            min_age=params["min_age"],
+        )
+        # `where` is the action plugin's, which filters what is returned here.
+        jobs, count = _flux_queue_read.read(
+            _flux.FluxClient.of(params), selection, params["cache_dir"]
+        )
         module.exit_json(changed=False, jobs=jobs, pending_count=count)
 
 

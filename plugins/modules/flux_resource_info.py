@@ -13,6 +13,11 @@ description:
   - Lists every rank that the lead broker's R declares, whether or not its broker is there.
 author:
   - flux.burst contributors (@flux-framework)
+options:
+  idle_for:
+    description: How many seconds a node must have had no job to be among RV(idle).
+    type: int
+    default: 0
 extends_documentation_fragment:
   - flux.burst._flux
   - flux.burst._attributes.info
@@ -26,6 +31,11 @@ EXAMPLES = r"""
 - name: Show which nodes are down
   ansible.builtin.debug:
     msg: "{{ resources.hostlists.down }}"
+
+- name: Find the nodes that have been idle for ten minutes
+  flux.burst.flux_resource_info:
+    idle_for: 600
+  register: resources
 """
 
 RETURN = r"""
@@ -40,8 +50,14 @@ ranks:
       state: down
       cores: 2
       gpus: 0
+      free_cores: 0
+      free_gpus: 0
       drain_reason: null
       properties: [burst]
+      overlay: lost
+      overlay_error: lost connection
+      since: 1795517778.879
+      idle_since: null
   contains:
     rank:
       description: The broker's rank.
@@ -58,6 +74,12 @@ ranks:
     gpus:
       description: How many GPUs R declares.
       type: int
+    free_cores:
+      description: How many cores no job has; 0 where no job may start.
+      type: int
+    free_gpus:
+      description: How many GPUs no job has; 0 where no job may start.
+      type: int
     drain_reason:
       description: Why it is drained, null where it is not. A node that is down can be drained as well.
       type: str
@@ -65,6 +87,29 @@ ranks:
       description: R's properties of the node.
       type: list
       elements: str
+    overlay:
+      description:
+        - What the overlay says of the broker, C(full), C(partial), C(degraded), C(lost) or C(offline); empty where
+          its router is away.
+      type: str
+    overlay_error:
+      description: The overlay's own words on why it is not there.
+      type: str
+    since:
+      description:
+        - When it came, went, was drained or undrained last, in seconds since the epoch; 0 where the lead has seen
+          nothing of it.
+      type: float
+    idle_since:
+      description: When its last job ended or it came, whichever is later, in seconds since the epoch; null where it
+        is not free.
+      type: float
+idle:
+  description: The hosts that are free and have had no job for O(idle_for) seconds.
+  returned: success
+  type: list
+  elements: str
+  sample: [flux-sample-1]
 hostlists:
   description: Flux hostlist of the nodes in each state.
   returned: success
@@ -78,6 +123,7 @@ hostlists:
     excluded: flux-sample-0
 """
 
+import time
 from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
@@ -87,14 +133,23 @@ from ansible_collections.flux.burst.plugins.module_utils._errors import failing_
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(argument_spec={**_flux.ARGUMENTS}, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec={**_flux.ARGUMENTS, "idle_for": {"type": "int", "default": 0}},
+        supports_check_mode=True,
+    )
     with failing_module(module):
-        ranks = _flux_resource.read(_flux.FluxClient(module.params["uri"]))
+        ranks = _flux_resource.read_all(_flux.FluxClient.of(module.params))
         hostlists = {
             state: _flux.hostlist(rank.host for rank in ranks if rank.state == state)
             for state in _flux_resource.STATES
         }
-        module.exit_json(changed=False, ranks=[asdict(rank) for rank in ranks], hostlists=hostlists)
+        latest = time.time() - module.params["idle_for"]
+        idle = [
+            rank.host for rank in ranks if rank.idle_since is not None and rank.idle_since <= latest
+        ]
+        module.exit_json(
+            changed=False, ranks=[asdict(rank) for rank in ranks], hostlists=hostlists, idle=idle
+        )
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ author:
   - flux.burst contributors (@flux-framework)
 extends_documentation_fragment:
   - flux.burst._gce
+  - flux.burst._gce.burst
   - flux.burst._attributes.info
 """
 

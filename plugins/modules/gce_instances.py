@@ -26,7 +26,9 @@ options:
     description: Zone of the machines. Needed for O(state=present), as are O(hosts) to O(ssh_public_key).
     type: str
   hosts:
-    description: Names of the machines that must exist. Others of the burst are left alone.
+    description:
+      - Names of the machines that must exist. Others of the burst are left alone.
+      - With O(state=absent), the machines to delete; without it, all of the burst.
     type: list
     elements: str
   machine_type:
@@ -60,6 +62,7 @@ options:
     default: 300
 extends_documentation_fragment:
   - flux.burst._gce
+  - flux.burst._gce.burst
   - flux.burst._attributes
 """
 
@@ -271,7 +274,7 @@ def main() -> None:
             raise SpecError(f"{', '.join(missing)}: wanted a value for state=present, found null.")
         machines = Machines(params)
         if params["state"] == "absent":
-            changes = _gce_instances.plan_absent(machines.existing)
+            changes = _gce_instances.plan_absent(machines.existing, params["hosts"])
             result = _reconcile.apply([changes], machines.act, check=module.check_mode)
             module.exit_json(**result, instances=[])
         changes = _gce_instances.plan_present(params, machines.existing)

@@ -31,6 +31,7 @@ options:
     default: 10.10.0.0/24
 extends_documentation_fragment:
   - flux.burst._gce
+  - flux.burst._gce.burst
   - flux.burst._attributes
 """
 

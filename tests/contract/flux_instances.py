@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,16 @@ from sandbox.standin.install import install
 HOSTS = ("lead", "worker", "spare")
 LIMIT = 20.0
 LEAD_TABLES = """
+[access]
+allow-guest-user = true
+allow-root-owner = true
 [resource]
 noverify = true
 [[resource.config]]
-hosts = "lead,worker,spare"
+hosts = "%s"
 cores = "0-1"
 [[resource.config]]
-hosts = "spare"
+hosts = "%s"
 properties = ["burst"]
 [ingest.validator]
 plugins = ["jobspec", "feasibility"]
@@ -43,6 +46,20 @@ try:
     print(json.dumps({"errno": 0, "text": "", "answer": answer}))
 except OSError as error:
     print(json.dumps({"errno": error.errno, "text": error.strerror, "answer": None}))
+"""
+FOLLOW = """
+import json, sys
+sys.path[:0] = sys.argv[4].split(":")
+import flux
+future = flux.Flux(sys.argv[1]).rpc(sys.argv[2], json.loads(sys.argv[3]), flags=2)
+found = []
+try:
+    while True:
+        future.wait_for(0.5)
+        found.append(future.get_str())
+        future.reset()
+except OSError as error:
+    print(json.dumps({"errno": 0, "text": "", "answer": [found, error.errno]}))
 """
 
 
@@ -93,8 +110,9 @@ class Broker:
 class Instance:
     """Brokers that share a configuration; started one by one, all ended by close()."""
 
-    def __init__(self, kind: str, folder: Path) -> None:
-        self.kind, self.folder = kind, folder
+    def __init__(self, kind: str, folder: Path, hosts: Sequence[str] = HOSTS) -> None:
+        """The first of the hosts leads, the second is a worker, the others are a burst's."""
+        self.kind, self.folder, self.hosts = kind, folder, tuple(hosts)
         self.brokers: dict[str, Broker] = {}
         with socket.socket() as trial:
             trial.bind(("127.0.0.1", 0))
@@ -118,13 +136,14 @@ class Instance:
         address = f"tcp://127.0.0.1:{self.port}"
         resource = ""
         if name == "lead":
-            resource = LEAD_TABLES
+            resource = LEAD_TABLES % (",".join(self.hosts), ",".join(self.hosts[2:]))
         made = self.folder / f"{name}.d"
         made.mkdir(exist_ok=True)
         (made / "system.toml").write_text(
             f'[bootstrap]\ncurve_cert = "{cert or self.cert}"\nhosts = [\n'
             f'  {{ host = "lead", bind = "{address}", connect = "{address}" }},\n'
-            f'  {{ host = "worker" }},\n  {{ host = "spare" }},\n]\n{resource}{extra}'
+            + "".join(f'  {{ host = "{host}" }},\n' for host in self.hosts[1:])
+            + f"]\n{resource}{extra}"
         )
         return made
 
@@ -151,6 +170,10 @@ class Instance:
             "broker.exit-norestart": "42",
             "broker.sd-notify": "1",
         }
+        if name == "lead":
+            statedir = self.folder / "state"
+            statedir.mkdir(exist_ok=True)
+            options["statedir"] = str(statedir)
         words = [f"-S{key}={value}" for key, value in options.items()]
         with log.open("wb") as output:
             # A real broker compares the kernel's hostname, so each one has its own.
@@ -171,8 +194,11 @@ class Instance:
         return self.brokers[name]
 
     def environment(self) -> dict[str, str]:
-        """Return the environment in which the real flux finds the system's Python."""
-        return {**os.environ, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+        """Return the environment in which `flux` is this kind's, and the real one finds the system's Python."""
+        paths = "/usr/sbin:/usr/bin:/sbin:/bin"
+        if self.kind != "real":
+            paths = f"{self.folder}/root/usr/bin:{paths}"
+        return {**os.environ, "PATH": paths}
 
     def flux(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a flux command on the lead."""
@@ -187,10 +213,18 @@ class Instance:
 
     def ask(self, topic: str, payload: dict[str, Any] | None = None) -> Any:
         """Return the answer to an RPC by the bindings. Raises OSError as they do."""
+        return self._script(ASK, topic, payload)
+
+    def follow(self, topic: str, payload: dict[str, Any] | None = None) -> tuple[list[str], int]:
+        """Return the responses to a streaming RPC, and the errno that ends it: 110 when none came for half a second."""
+        responses, number = self._script(FOLLOW, topic, payload)
+        return responses, number
+
+    def _script(self, script: str, topic: str, payload: dict[str, Any] | None) -> Any:
         python = "/usr/bin/python3" if self.kind == "real" else sys.executable
         path = self.flux("env", "printenv", "PYTHONPATH").stdout.strip()
         done = subprocess.run(
-            [python, "-c", ASK, self.uri("lead"), topic, json.dumps(payload), path],
+            [python, "-c", script, self.uri("lead"), topic, json.dumps(payload), path],
             env=self.environment(),
             capture_output=True,
             text=True,

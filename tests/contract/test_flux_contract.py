@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -260,3 +262,236 @@ def test_resource_list_shows_who_is_free_and_who_is_down(pair: Instance) -> None
     assert rows[0] == ["STATE", "PROPERTIES", "NNODES", "NCORES", "NGPUS", "NODELIST"]
     assert ["free", "2", "4", "0", "lead,worker"] in rows
     assert ["down", "burst", "1", "2", "0", "spare"] in rows
+
+
+def submitted(instance: Instance, *words: str) -> dict[str, Any]:
+    """Submit a job that waits, and return its entry of job-list."""
+    done = instance.flux("submit", "-N", "3", "--cwd", "/tmp", *words, "hostname")
+    assert done.returncode == 0, done.stderr
+    return listed(instance, {"states": ["pending"]})[-1]
+
+
+def listed(instance: Instance, constraint: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
+    """Return what job-list lists."""
+    payload = {"max_entries": 0, "attrs": ["all"], "constraint": constraint, **more}
+    found: list[dict[str, Any]] = instance.ask("job-list.list", payload)["jobs"]
+    return found
+
+
+@pytest.fixture
+def job(pair: Instance) -> Iterator[dict[str, Any]]:
+    """A job that waits."""
+    made = submitted(pair, "--setattr=burstable", "--job-name=named")
+    yield made
+    pair.flux("cancel", str(made["id"]))
+    eventually("it is gone", lambda: listed(pair, {"states": ["pending"]}) == [])
+
+
+@pytest.mark.parametrize(
+    ("constraint", "found"),
+    [
+        ({"and": [{"states": ["pending"]}, {"name": ["named"]}]}, True),
+        ({"and": [{"states": ["pending"]}, {"name": ["other"]}]}, False),
+        ({"userid": [0]}, True),
+        ({"userid": [7]}, False),
+        ({"queue": ["batch"]}, False),
+        ({"t_submit": [">=1.0"]}, True),
+        ({"and": [{"states": ["pending"]}, {"t_submit": ["<=1.0"]}]}, False),
+        ({"and": [{"states": ["pending"]}, {"hostlist": ["lead"]}]}, False),
+        ({"and": [{"states": ["pending"]}, {"not": [{"name": ["named"]}]}]}, False),
+        ({"or": [{"name": ["other"]}, {"name": ["named"]}]}, True),
+    ],
+)
+def test_job_list_selects_by_constraint(
+    pair: Instance, job: dict[str, Any], constraint: dict[str, Any], found: bool
+) -> None:
+    assert (job["id"] in [row["id"] for row in listed(pair, constraint)]) == found
+
+
+def test_job_list_refuses_a_state_that_there_is_not(pair: Instance) -> None:
+    with pytest.raises(OSError, match="invalid states value 'foo' specified"):
+        listed(pair, {"states": ["foo"]})
+
+
+def test_job_list_gives_the_attributes_that_are_asked_for(
+    pair: Instance, job: dict[str, Any]
+) -> None:
+    question = {"max_entries": 0, "attrs": [], "constraint": {"states": ["pending"]}}
+    (row,) = pair.ask("job-list.list", question)["jobs"]
+    assert row == {"id": job["id"]}
+    question = {"id": job["id"], "attrs": ["state", "name"]}
+    assert pair.ask("job-list.list-id", question) == {
+        "job": {"id": job["id"], "state": 8, "name": "named"}
+    }
+    with pytest.raises(FileNotFoundError):
+        pair.ask("job-list.list-id", {**question, "id": 77})
+
+
+def test_jobs_are_counted_by_state(pair: Instance, job: dict[str, Any]) -> None:
+    stats = pair.ask("job-list.job-stats")["job_states"]
+    assert stats["sched"] == 1
+    assert stats["depend"] == stats["priority"] == 0
+
+
+def test_ended_jobs_are_listed_since_a_time_with_their_ranks(pair: Instance) -> None:
+    assert pair.flux("run", "-N", "2", "hostname").returncode == 0
+    eventually("it has ended", lambda: listed(pair, {"states": ["running"]}) == [])
+    newest = listed(pair, {"states": ["inactive"]})[0]
+    assert newest["ranks"] == "[0-1]"
+    assert listed(pair, {"states": ["inactive"]}, since=newest["t_inactive"]) == []
+
+
+def test_every_active_job_is_in_the_journal_with_its_jobspec_before_the_sentinel(
+    pair: Instance, job: dict[str, Any]
+) -> None:
+    responses, number = pair.follow("job-manager.events-journal", {"allow": {"submit": 1}})
+    entry, sentinel = map(json.loads, responses)
+    assert (entry["id"], entry["events"][0]["name"]) == (job["id"], "submit")
+    assert entry["jobspec"]["attributes"]["system"]["burstable"] == 1
+    assert "environment" not in entry["jobspec"]["attributes"]["system"]
+    assert sentinel == {"id": -1, "events": []}
+    assert len(responses[1]) < 64
+    assert number == 110
+
+
+@pytest.mark.parametrize("topic", ["resource.journal", "log.dmesg", "job-manager.events-journal"])
+def test_a_stream_is_refused_to_who_does_not_stream(pair: Instance, topic: str) -> None:
+    payload = {"follow": False, "nobacklog": False} if topic == "log.dmesg" else {}
+    with pytest.raises(OSError, match=r"\[Errno 71\]"):
+        pair.ask(topic, payload)
+
+
+def test_the_journal_of_resources_tells_what_happened_and_what_happens(pair: Instance) -> None:
+    def events() -> list[dict[str, Any]]:
+        responses, number = pair.follow("resource.journal")
+        assert number == 110
+        batches = [json.loads(text)["events"] for text in responses]
+        assert batches[-1] == []
+        return [event for batch in batches for event in batch]
+
+    first = events()
+    assert [event["name"] for event in first][:2] == ["restart", "resource-define"]
+    online = [event["context"]["idset"] for event in first if event["name"] == "online"]
+    assert online == ["0", "1"]
+    pair.ask("resource.drain", {"targets": "1", "reason": "tried"})
+    pair.ask("resource.undrain", {"targets": "1"})
+    drain, undrain = events()[len(first) :]
+    assert (drain["name"], undrain["name"]) == ("drain", "undrain")
+    assert (drain["context"]["idset"], drain["context"]["reason"]) == ("1", "tried")
+    assert undrain["context"]["idset"] == "1"
+
+
+def test_the_log_is_read_to_its_end(fresh: Instance) -> None:
+    config = fresh.config("worker")
+    system = config / "system.toml"
+    swapped = system.read_text().replace('"worker"', '"x"').replace('"spare"', '"worker"')
+    system.write_text(swapped.replace('"x"', '"spare"'))
+    fails(fresh, config)
+    lines, number = fresh.follow("log.dmesg", {"follow": False, "nobacklog": False})
+    assert number == 61
+    (line,) = [line for line in lines if "rejecting connection from worker (rank 2)" in line]
+    assert line.startswith("<24>1 ")
+    assert " - - " in line
+
+
+def test_the_overlay_tells_who_is_there_and_why_not(fresh: Instance) -> None:
+    worker = fresh.start("worker")
+    eventually("the worker is online", lambda: fresh.online() == "0-1")
+
+    def child() -> dict[str, Any]:
+        children = fresh.ask("overlay.health")["children"]
+        assert children[1] == {**children[1], "rank": 2, "status": "offline"}
+        found: dict[str, Any] = children[0]
+        return found
+
+    assert (child()["rank"], child()["status"], child().get("error")) == (1, "full", None)
+    topology = fresh.ask("overlay.topology", {"rank": 0})
+    assert [row["rank"] for row in topology["children"]] == [1, 2]
+    worker.stop()
+    eventually("it has left", lambda: child()["status"] == "offline")
+    assert child()["error"] == "administrative shutdown"
+
+
+def test_a_peer_that_is_not_there_cannot_be_disconnected(pair: Instance) -> None:
+    with pytest.raises(FileNotFoundError):
+        pair.ask("overlay.disconnect-subtree", {"rank": 7})
+
+
+def test_a_memo_is_shown_with_the_job_until_it_is_taken_away(
+    pair: Instance, job: dict[str, Any]
+) -> None:
+    def memo(value: Any, number: int = job["id"]) -> None:
+        pair.ask("job-manager.memo", {"id": number, "volatile": False, "memo": {"burst": value}})
+
+    def notes() -> Any:
+        row = pair.ask("job-list.list-id", {"id": job["id"], "attrs": ["annotations"]})["job"]
+        return row.get("annotations", {}).get("user", {})
+
+    memo({"name": "one"})
+    eventually("it is shown", lambda: notes() == {"burst": {"name": "one"}})
+    memo(None)
+    eventually("it is gone", lambda: notes() == {})
+    with pytest.raises(FileNotFoundError):
+        memo({"name": "one"}, 77)
+
+
+def test_the_queue_is_open(pair: Instance) -> None:
+    status = pair.ask("job-manager.queue-status", {})
+    assert (status["enable"], status["start"]) == (True, True)
+    with pytest.raises(OSError, match="'nope' is not a valid queue"):
+        pair.ask("job-manager.queue-status", {"name": "nope"})
+
+
+def commit(instance: Instance, key: str, text: str | None, flags: int = 32) -> None:
+    """Append a text to a key, or remove it."""
+    data = None if text is None else base64.b64encode(text.encode()).decode()
+    entry = None if data is None else {"ver": 1, "type": "val", "data": data}
+    operation = {"key": key, "flags": flags if entry else 0, "dirent": entry}
+    instance.ask("kvs.commit", {"namespace": "primary", "flags": 4, "ops": [operation]})
+
+
+def lookup(instance: Instance, key: str, flags: int = 0) -> Any:
+    """Return an entry of the store."""
+    question = {"key": key, "namespace": "primary", "flags": flags}
+    return instance.ask("kvs.lookup", question)["val"]
+
+
+def test_what_is_appended_keeps_its_order_and_a_folder_shows_its_keys(pair: Instance) -> None:
+    with pytest.raises(FileNotFoundError):
+        lookup(pair, "burst.test", 1)
+    commit(pair, "burst.test.a", "one")
+    commit(pair, "burst.test.b", "x")
+    commit(pair, "burst.test.a", "two")
+    assert lookup(pair, "burst.test.a") == {"ver": 1, "type": "val", "data": "b25ldHdv"}
+    folder = lookup(pair, "burst.test", 1)
+    assert {name: entry["type"] for name, entry in folder["data"].items()} == {
+        "a": "valref",
+        "b": "val",
+    }
+    with pytest.raises(IsADirectoryError):
+        lookup(pair, "burst.test")
+    with pytest.raises(NotADirectoryError):
+        lookup(pair, "burst.test.a", 1)
+    for key in ("a", "b"):
+        commit(pair, f"burst.test.{key}", None)
+    assert lookup(pair, "burst.test", 1)["data"] == {}
+
+
+def test_a_command_runs_on_ranks_with_its_input_and_its_lines_carry_the_rank(
+    pair: Instance,
+) -> None:
+    done = pair.flux("exec", "-l", "-r", "0-1", "hostname")
+    assert sorted(done.stdout.splitlines()) == ["0: lead", "1: worker"]
+    done = pair.flux("exec", "-l", "-r", "1", "--", "sh", "-c", "echo said >&2; exit 3")
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[0] == "1: said"
+    done = pair.flux("exec", "-r", "9", "hostname")
+    assert done.returncode != 0
+    assert "invalid --ranks specified: 9" in done.stderr
+
+
+def test_the_version_and_the_paths_are_told(pair: Instance) -> None:
+    assert "libflux-security:" in pair.flux("version").stdout
+    exec_path = pair.flux("config", "builtin", "exec_path").stdout.strip()
+    assert exec_path.endswith("/libexec/flux/cmd")
+    assert pair.flux("config", "builtin", "nothing").returncode != 0

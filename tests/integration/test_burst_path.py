@@ -139,14 +139,14 @@ def test_check_mode_lists_what_would_be_created_and_creates_nothing(sandbox: San
     done = succeeded(sandbox.playbook("burst", "--check", "--diff"))
     for name in [*HOSTS, "flux-burst-net", "flux-burst-router", "flux-burst-allow-iap-ssh"]:
         assert name in done.output
-    assert done.changed == {"localhost": 2}
+    assert done.changed == {"localhost": 2, LEAD: 1}
     assert burst_holdings(sandbox) == NOTHING
 
 
 def test_a_burst_runs_the_waiting_job_on_the_new_machines(sandbox: Sandbox, tmp_path: Path) -> None:
     known = secrets(sandbox)
     done = succeeded(sandbox.playbook("burst", "-vvv", "--diff"))
-    assert set(done.changed) == {*HOSTS, "localhost"}
+    assert set(done.changed) == {*HOSTS, "localhost", LEAD}
     output = succeeded(sandbox.on_lead("timeout", "60", "flux", "job", "attach", last_job(sandbox)))
     assert set(HOSTS) <= set(output.output.split())
     assert "flux-sample-1" in output.output

@@ -8,6 +8,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,27 +41,6 @@ def test_a_unit_that_is_not_there_is_not_loaded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "stage"),
-    [
-        (
-            "Error loading certificate: /etc/flux/system/curve.cert: readable by group/other",
-            "certificate",
-        ),
-        ("Config file error [bootstrap]: curve_cert must be defined for size > 1", "certificate"),
-        ("Config file error [bootstrap]: gffw-1 not found in hosts", "hostname"),
-        ("Config file error: /etc/x.toml:36: invalid or missing key", "configuration"),
-        ("error reranking R: Number of hosts (4) is less than node count (5)", "resources"),
-        ("flux_security_configure: pattern ... matched nothing", "security"),
-        ("overlay.hello: Invalid argument", "overlay"),
-        ("client (0.87.0) version mismatched with server (0.88.0)", "overlay"),
-        ("something else", "broker"),
-    ],
-)
-def test_a_log_line_of_flux_names_its_stage(line: str, stage: str) -> None:
-    assert _broker.stage_of(["rc1 began", line]) == stage
-
-
-@pytest.mark.parametrize(
     ("text", "wanted"),
     [("commands: 0.88.0-59-g4a5e79f56", "0.88"), ("0.88.0", "0.88"), ("none", "")],
 )
@@ -68,10 +48,53 @@ def test_the_version_that_counts_is_major_and_minor(text: str, wanted: str) -> N
     assert _broker.major_minor(text) == wanted
 
 
-def test_another_hostname_fails_at_the_base_before_anything_else() -> None:
-    base = _broker.Base("not-this-host", "root", 0, 0, "0.88.0", "/usr/libexec/flux/flux-imp")
-    with pytest.raises(BurstError, match="stage base: wanted the kernel's hostname not-this-host"):
-        _broker.check_base(base)
+def test_whatever_differs_from_the_lead_is_said_at_once_each_with_both_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = {
+        ("version",): "commands: \t0.87.0\nlibflux-core: 0.87.0\nlibflux-security: 0.14.0",
+        ("config", "builtin", "exec_path"): "/usr/local/libexec/flux/cmd",
+        ("config", "builtin", "module_path"): "/usr/lib64/flux/modules",
+    }
+    monkeypatch.setattr(_broker, "_flux_says", lambda *words: said[words])
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        base = _broker.Base(
+            "not-this-host",
+            "root",
+            1004,
+            1004,
+            "0.88.0",
+            "/nowhere/flux-imp",
+            security_version="0.15.0",
+            exec_path="/usr/libexec/flux/cmd",
+            module_path="/usr/lib/flux/modules",
+            lead_address="127.0.0.1",
+            lead_port=closed.getsockname()[1],
+        )
+        with pytest.raises(BurstError) as caught:
+            _broker.check_base(base)
+    lines = str(caught.value).splitlines()
+    wanted = [
+        "the kernel's hostname not-this-host, found",
+        "user root uid 1004 gid 1004, found uid 0 gid 0",
+        "Flux MAJOR.MINOR 0.88, found 0.87",
+        "flux-security MAJOR.MINOR 0.15, found 0.14",
+        "exec_path /usr/libexec/flux/cmd, found /usr/local/libexec/flux/cmd",
+        "module_path /usr/lib/flux/modules, found /usr/lib64/flux/modules",
+        "/nowhere/flux-imp, found none",
+        "found the connection refused",
+    ]
+    for text in wanted:
+        assert [line for line in lines if text in line], text
+    assert all(line.startswith("stage base: wanted ") for line in lines)
+
+
+def test_what_is_not_known_of_the_lead_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_broker, "_flux_says", lambda *words: "commands: 0.88.0")
+    base = _broker.Base(socket.gethostname(), "root", 0, 0, "0.88.3", "/bin/su")
+    found = list(_broker.differences(base))
+    assert [line for line in found if "munge" not in line] == []
 
 
 GARBLED = """overlay.err[2]: Error loading certificate: /etc/flux/system/curve.cert: Invalid argument
@@ -167,7 +190,8 @@ def test_a_unit_that_does_not_start_is_explained_by_its_own_log(
         BurstError, match=r"stage certificate: .* Error loading certificate"
     ) as caught:
         broker(tmp_path / "system.toml").join(1, check=False)
-    assert caught.value.facts == {"stage": "certificate"}
+    assert caught.value.facts["stage"] == "certificate"
+    assert caught.value.facts["evidence"]["log"] == tuple(GARBLED.splitlines())
 
 
 def test_a_file_that_cannot_be_placed_names_its_stage(systemd: Systemd, tmp_path: Path) -> None:

@@ -32,12 +32,11 @@ def options(module: str) -> dict[str, Any]:
     documentation = constant(module, "DOCUMENTATION")
     found = dict(documentation.get("options", {}))
     for name in documentation["extends_documentation_fragment"]:
-        fragment = name.removeprefix("flux.burst.").partition(".")[0]
+        fragment, _unused, part = name.removeprefix("flux.burst.").partition(".")
         text = (TOP / f"plugins/doc_fragments/{fragment}.py").read_text()
         for node in ast.walk(ast.parse(text)):
-            if (
-                isinstance(node, ast.Assign)
-                and getattr(node.targets[0], "id", "") == "DOCUMENTATION"
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == (
+                part.upper() or "DOCUMENTATION"
             ):
                 found.update(yaml.safe_load(ast.literal_eval(node.value)).get("options", {}))
     return found

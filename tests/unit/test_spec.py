@@ -45,8 +45,9 @@ def test_a_good_specification_gets_defaults_types_and_its_region(good: dict[str,
     assert made["burst_lead_port"] == 30093
     assert made["burst_region"] == "us-central1"
     assert made["burst_max_run_duration"] == "4h"
+    assert made["burst_max_run_seconds"] == 14400
     assert made["burst_credentials_file"] is None
-    assert set(made) == {*OPTIONS, "burst_region"}
+    assert set(made) == {*OPTIONS, "burst_region", "burst_max_run_seconds"}
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,11 @@ def test_a_good_specification_gets_defaults_types_and_its_region(good: dict[str,
         ("burst_name", "a" * 41, "at most 40"),
         ("burst_project", "p", "a project id"),
         ("burst_zone", "us-central1", "a zone such as"),
+        ("burst_sizing", "many", "all, widest or cap"),
+        ("burst_job_queues", "batch", "a list"),
+        ("burst_job_min_age", -1, "0 to"),
+        ("burst_prices", {"n2-standard-4": "cheap"}, "the price of an hour as a number"),
+        ("burst_release_idle", -1, "0 to"),
         ("burst_hostlist", "a-[001-", "a Flux hostlist"),
         ("burst_hostlist", "Node-[1-2]", "names that Compute Engine takes"),
         ("burst_hostlist", "node-1.example.org", "names that Compute Engine takes"),

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
+import itertools
 import os
-import pwd
 import signal
 import socket
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,14 +18,13 @@ from typing import Any
 import zmq
 
 from . import VERSION, config, lists, local, overlay, run
-from .jobs import INACTIVE, RUN, SCHED, Job, Queue, Resources
+from .jobs import INACTIVE, RUN, Job, Queue, Resources
+from .journal import Journal, say
+from .rpc_jobs import JobMethods
+from .rpc_resources import ResourceMethods
+from .store import Store
 
 PASS = 0.1
-
-
-def say(text: str) -> None:
-    """Log a line, to the journal under systemd."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def notify(text: str) -> None:
@@ -49,6 +46,7 @@ class Broker:
         self.rank = config.rank_of(options.get("hostname", socket.gethostname()), self.members)
         self.keys = config.certificate(self.config, len(self.members))
         self.owner = os.getuid()
+        self.started = time.time()
         self.ending = asyncio.Event()
 
     @property
@@ -70,7 +68,7 @@ class Broker:
             return True
         return uid == self.owner or bool(access.get("allow-guest-user"))
 
-    async def answer(self, topic: str, payload: dict[str, Any], uid: int) -> dict[str, Any] | None:
+    async def answer(self, topic: str, payload: dict[str, Any], uid: int) -> local.Answer:
         """Answer an RPC; rank 0 knows more of them. Raises OSError."""
         if not self.permitted(uid):
             raise local.fail(errno.EPERM)
@@ -85,6 +83,7 @@ class Broker:
                 "security.owner": str(self.owner),
                 "rundir": self.options.get("rundir", "/run/flux"),
                 "broker.pid": str(os.getpid()),
+                "broker.starttime": f"{self.started:.2f}",
                 "config.path": str(self.folder),
                 "local-uri": self.uri,
             }
@@ -132,6 +131,9 @@ class Follower(Broker):
             notify(f"STATUS=Running as member of {len(self.members)} node Flux instance")
         if message["type"] == "task":
             self._task = asyncio.create_task(self._run(message))
+        if message["type"] == "exec":
+            said = await run.command(message["command"], message["given"])
+            await self.link.send({"type": "executed", "id": message["id"], "said": said})
 
     async def _run(self, message: dict[str, Any]) -> None:
         code, output = await run.task(message)
@@ -148,6 +150,13 @@ class Leader(Broker):
         excluded = lists.expand(self.config.get("resource", {}).get("exclude", ""))
         self.resources = Resources(nodes, {ranks[host] for host in excluded if host in ranks})
         self.queue = Queue()
+        self.store = Store()
+        self.journal = Journal()
+        # Status, error and since when, of the members that were ever there.
+        self.peers: dict[int, tuple[str, str, float]] = {}
+        self.methods = (JobMethods(self), ResourceMethods(self))
+        self._executing: dict[int, asyncio.Future[tuple[int, str, str]]] = {}
+        self._numbers = itertools.count(1)
         self.taken: dict[int, dict[int, int]] = {}
         self.changed = asyncio.Event()
 
@@ -160,7 +169,12 @@ class Leader(Broker):
                 self.link.bind(self.members[0].bind)
             except zmq.ZMQError as error:
                 raise config.BrokerError(f"error binding {self.members[0].bind}: {error}") from None
+        every = lists.idset(self.resources.nodes)
+        names = lists.fold(member.host for member in self.members)
+        self.journal.note("restart", ranks=every, online="", nodelist=names)
+        self.journal.note("resource-define", method="configuration")
         self.resources.online.add(0)
+        self.journal.note("online", idset="0")
         notify(f"READY=1\nSTATUS=Running as leader of {len(self.members)} node Flux instance")
         tasks = [asyncio.create_task(work) for work in (self._hear(), self._watch(), self._serve())]
         ending = asyncio.create_task(self.ending.wait())
@@ -184,9 +198,11 @@ class Leader(Broker):
             if message["type"] == "beat":
                 await self.link.reply(peer, {"type": "beat"})
             elif message["type"] == "bye":
-                self._gone(rank, "administrative shutdown")
+                self.gone(rank, "administrative shutdown")
             elif message["type"] == "ended":
                 self._ended(message["id"], rank, message["code"], message["output"])
+            elif message["type"] == "executed":
+                self._executing[message["id"]].set_result(message["said"])
 
     async def _hello(self, peer: bytes, message: dict[str, Any]) -> None:
         rank, host, version = message["rank"], message["host"], message["version"]
@@ -202,6 +218,7 @@ class Leader(Broker):
             return
         if version.split(".")[:2] != VERSION.split(".")[:2]:
             reason = f"client ({version}) version mismatched with server ({VERSION})"
+            self.peers[rank] = ("offline", reason, time.time())
             await self.link.reply(peer, {"type": "reject", "reason": reason})
             return
         if rank in self.resources.online:
@@ -209,17 +226,23 @@ class Leader(Broker):
         self.link.peers[rank] = peer
         self.link.heard[rank] = time.monotonic()
         self.resources.online.add(rank)
+        self.peers[rank] = ("full", "", time.time())
+        self.journal.note("online", idset=str(rank))
         if message["hostname"] != host:
             reason = f"rank {rank} got hostname '{message['hostname']}', expected '{host}'"
             self.resources.drained[rank] = {"timestamp": time.time(), "reason": reason}
+            self.journal.note("drain", idset=str(rank), nodelist=host, reason=reason, overwrite=0)
         await self.link.reply(
             peer, {"type": "welcome", "resource": self.config.get("resource", {})}
         )
         self.changed.set()
 
-    def _gone(self, rank: int, why: str) -> None:
-        say(f"{self.members[rank].host} (rank {rank}) offline {why}")
+    def gone(self, rank: int, why: str, status: str = "offline") -> None:
+        """See a member leave; its jobs fail."""
+        say(f"{self.members[rank].host} (rank {rank}) {status} {why}")
         self.resources.online.discard(rank)
+        self.peers[rank] = (status, why, time.time())
+        self.journal.note("offline", idset=str(rank))
         self.link.peers.pop(rank, None)
         self.link.heard.pop(rank, None)
         for job in list(self.queue.jobs.values()):
@@ -231,7 +254,7 @@ class Leader(Broker):
         while True:
             await asyncio.sleep(PASS)
             for rank in self.link.lost():
-                self._gone(rank, "lost connection")
+                self.gone(rank, "lost connection", "lost")
 
     async def _serve(self) -> None:
         """Start jobs in order; the first that does not fit keeps those behind it waiting."""
@@ -284,125 +307,33 @@ class Leader(Broker):
             self.resources.release(self.taken.pop(number))
             self.changed.set()
 
-    async def answer(self, topic: str, payload: dict[str, Any], uid: int) -> dict[str, Any] | None:
+    async def execute(self, rank: int, command: list[str], given: str) -> tuple[int, str, str]:
+        """Run a command on a rank; return its exit code, output and errors."""
+        if rank not in self.resources.online:
+            return 1, "", "No route to host"
+        if rank == 0:
+            return await run.command(command, given)
+        number = next(self._numbers)
+        self._executing[number] = asyncio.get_running_loop().create_future()
+        question = {"type": "exec", "id": number, "command": command, "given": given}
+        await self.link.send(rank, question)
+        return await self._executing[number]
+
+    async def answer(self, topic: str, payload: dict[str, Any], uid: int) -> local.Answer:
         """Answer an RPC of ours or of the CLI's. Raises OSError."""
-        method = getattr(self, f"_rpc_{topic.replace('.', '_').replace('-', '_')}", None)
+        name = f"rpc_{topic.replace('.', '_').replace('-', '_')}"
+        method = next((getattr(part, name) for part in self.methods if hasattr(part, name)), None)
         if method is None:
             return await super().answer(topic, payload, uid)
         if not self.permitted(uid):
             raise local.fail(errno.EPERM)
-        found: dict[str, Any] | None = await method(payload, uid)
+        found: local.Answer = await method(payload, uid)
         return found
 
-    def _job(self, number: int) -> Job:
-        if number not in self.queue.jobs:
-            raise local.fail(errno.ENOENT)
-        return self.queue.jobs[number]
-
-    def _owner_only(self, uid: int) -> None:
+    def owner_only(self, uid: int) -> None:
+        """Raise OSError for a guest."""
         if uid not in (0, self.owner):
             raise local.fail(errno.EPERM)
-
-    async def _rpc_resource_status(self, payload: dict[str, Any], uid: int) -> dict[str, Any]:
-        return self.resources.status()
-
-    async def _rpc_sched_resource_status(self, payload: dict[str, Any], uid: int) -> dict[str, Any]:
-        every = set(self.resources.nodes)
-        return {
-            "all": self.resources.as_r(every),
-            "allocated": self.resources.as_r(self.resources.allocated, nodelist=False),
-            "down": self.resources.as_r(every - self.resources.online, nodelist=False),
-        }
-
-    def _targets(self, text: str) -> list[int]:
-        if text.replace("-", "").replace(",", "").strip("[]").isdigit():
-            ranks = lists.ids(text)
-        else:
-            hosts = [member.host for member in self.members]
-            unknown = [name for name in lists.expand(text) if name not in hosts]
-            if unknown:
-                raise local.fail(errno.EINVAL, f"invalid targets: {unknown[0]}")
-            ranks = [hosts.index(name) for name in lists.expand(text)]
-        if any(rank not in self.resources.nodes for rank in ranks):
-            raise local.fail(errno.EINVAL, "idset is out of range")
-        return ranks
-
-    async def _rpc_resource_drain(self, payload: dict[str, Any], uid: int) -> None:
-        self._owner_only(uid)
-        ranks = self._targets(payload["targets"])
-        already = [rank for rank in ranks if rank in self.resources.drained]
-        if already:
-            raise local.fail(errno.EEXIST, f"ranks {lists.idset(already)} already drained")
-        for rank in ranks:
-            self.resources.drained[rank] = {
-                "timestamp": time.time(),
-                "reason": payload.get("reason", ""),
-            }
-
-    async def _rpc_resource_undrain(self, payload: dict[str, Any], uid: int) -> None:
-        self._owner_only(uid)
-        ranks = self._targets(payload["targets"])
-        missing = [rank for rank in ranks if rank not in self.resources.drained]
-        if missing:
-            raise local.fail(errno.EEXIST, f"ranks {lists.idset(missing)} not drained")
-        for rank in ranks:
-            del self.resources.drained[rank]
-        self.changed.set()
-
-    async def _rpc_job_list_list(self, payload: dict[str, Any], uid: int) -> dict[str, Any]:
-        states = payload.get("constraint", {}).get("states", [])
-        wanted = {SCHED} if states == ["pending"] else {SCHED, RUN, INACTIVE}
-        jobs = [job.listed() for job in self.queue.jobs.values() if job.state in wanted]
-        return {"jobs": sorted(jobs, key=lambda row: (-row["priority"], row["id"]))}
-
-    async def _rpc_job_info_lookup(self, payload: dict[str, Any], uid: int) -> dict[str, Any]:
-        job = self._job(payload["id"])
-        if uid not in (0, self.owner, job.user_id):
-            raise local.fail(errno.EPERM)
-        return {"id": job.number, "jobspec": json.dumps(job.jobspec, separators=(",", ":"))}
-
-    async def _rpc_standin_submit(self, payload: dict[str, Any], uid: int) -> dict[str, Any]:
-        guest = uid not in (0, self.owner)
-        credential = ""
-        if guest:
-            try:
-                credential = await run.munge(payload["jobspec"])
-            except OSError as error:
-                raise local.fail(errno.EINVAL, str(error.strerror)) from None
-        user = uid if guest else self.owner
-        job = self.queue.submit(user, payload["urgency"], payload["jobspec"], credential)
-        plugins = self.config.get("ingest", {}).get("validator", {}).get("plugins", [])
-        why = self.resources.infeasible(job) if "feasibility" in plugins else ""
-        if why:
-            del self.queue.jobs[job.number]
-            raise local.fail(errno.EOVERFLOW, why)
-        self.changed.set()
-        return {"id": job.number}
-
-    async def _rpc_standin_job(self, payload: dict[str, Any], uid: int) -> dict[str, Any]:
-        job = self._job(payload["id"])
-        hosts = lists.fold(self.members[rank].host for rank in job.ranks)
-        try:
-            user = pwd.getpwuid(job.user_id).pw_name
-        except KeyError:
-            user = str(job.user_id)
-        return {
-            **job.listed(),
-            "user": user,
-            "status": job.status,
-            "output": "".join(job.output),
-            "hosts": hosts,
-            "seconds": (job.ended or time.time()) - job.started if job.started else 0.0,
-        }
-
-    async def _rpc_standin_cancel(self, payload: dict[str, Any], uid: int) -> None:
-        job = self._job(payload["id"])
-        if uid not in (0, self.owner, job.user_id):
-            raise local.fail(errno.EPERM)
-        if job.state == SCHED:
-            job.state, job.ended, job.status = INACTIVE, time.time(), 1
-            job.output.append("exception: cancel\n")
-            self.changed.set()
 
 
 def main(folder: Path, options: dict[str, str]) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -16,6 +17,12 @@ from typing import Any
 from . import VERSION, lists
 from .local import Client
 
+SECURITY_VERSION = "0.15.0"
+BUILTIN = {
+    "exec_path": "/usr/libexec/flux/cmd",
+    "module_path": "/usr/lib/flux/modules",
+    "confdir": "/etc/flux",
+}
 STATE = {8: "S", 16: "R", 64: "CD"}
 POLL = 0.1
 
@@ -27,7 +34,11 @@ def main(words: list[str] | None = None) -> int:
         return _broker(words[1:])
     if words[:1] in (["--version"], ["version"], ["-V"]):
         print(f"commands:    \t\t{VERSION}\nlibflux-core:\t\t{VERSION} (the sandbox's stand-in)")
+        print(f"libflux-security:\t{SECURITY_VERSION}")
         return 0
+    if words[:2] == ["config", "builtin"]:
+        print(BUILTIN.get(words[2], ""))
+        return 0 if words[2] in BUILTIN else 1
     if words[:2] == ["env", "printenv"]:
         print(Path(__file__).resolve().parent.parent if words[2:] == ["PYTHONPATH"] else "")
         return 0
@@ -74,12 +85,20 @@ def _parser() -> argparse.ArgumentParser:
         job.add_argument("--cwd", default=os.getcwd())
         job.add_argument("--setattr", action="append", default=[])
         job.add_argument("--urgency", default="16")
+        job.add_argument("--job-name", default="")
         job.add_argument("command", nargs=argparse.REMAINDER)
-    command("jobs", _jobs).add_argument("-a", action="store_true")
+    jobs = command("jobs", _jobs)
+    jobs.add_argument("-a", action="store_true")
+    jobs.add_argument("-n", "--no-header", action="store_true")
+    jobs.add_argument("-o", "--format", default="")
+    execute = command("exec", _exec)
+    execute.add_argument("-l", action="store_true")
+    execute.add_argument("-r", "--rank", required=True)
+    execute.add_argument("command", nargs=argparse.REMAINDER)
     job_commands = commands.add_parser("job").add_subparsers(required=True)
     command("attach", _attach, job_commands).add_argument("id")
     command("last", _last, job_commands)
-    command("cancel", _cancel).add_argument("id")
+    command("cancel", _cancel).add_argument("ids", nargs="+")
     command("getattr", _getattr).add_argument("name")
     resource = commands.add_parser("resource").add_subparsers(required=True)
     command("list", _resource_list, resource)
@@ -98,6 +117,8 @@ def _jobspec(options: argparse.Namespace) -> str:
     else:
         resource = {**slot, "count": options.ntasks}
     system: dict[str, Any] = {"duration": 0, "cwd": options.cwd}
+    if options.job_name:
+        system["job"] = {"name": options.job_name}
     for given in options.setattr:
         key, _unused, value = given.partition("=")
         try:
@@ -163,6 +184,8 @@ def _last(options: argparse.Namespace) -> int:
 
 def _jobs(options: argparse.Namespace) -> int:
     client = Client()
+    if options.format:
+        return _formatted(client, options)
     print(f"{'JOBID':>12} {'USER':<8} {'NAME':<10} ST {'NTASKS':>6} {'NNODES':>6} {'TIME':>8} INFO")
     for row in _listed(client):
         job = client.ask("standin.job", {"id": row["id"]}) or {}
@@ -177,8 +200,54 @@ def _jobs(options: argparse.Namespace) -> int:
     return 0
 
 
+def _formatted(client: Client, options: argparse.Namespace) -> int:
+    """Print jobs by a format such as {id} {status_abbrev} {user.burst.name}; what a job has not is empty."""
+    if not options.no_header:
+        print(re.sub(r"{([^}]*)}", lambda found: found[1].upper(), options.format))
+    for row in _listed(client):
+        job = client.ask("standin.job", {"id": row["id"]}) or {}
+        if not options.a and job["state"] == 64:
+            continue
+        failed = job["state"] == 64 and job["status"]
+        shown = {
+            **job,
+            "id": "\u0192" + lists.f58(row["id"])[1:],
+            "status_abbrev": "F" if failed else STATE[job["state"]],
+            "user": row.get("annotations", {}).get("user", {}),
+        }
+
+        def value(found: re.Match[str], job: dict[str, Any] = shown) -> str:
+            inner: Any = job
+            for key in found[1].split("."):
+                inner = inner.get(key, "") if isinstance(inner, dict) else ""
+            return str(inner)
+
+        print(re.sub(r"{([^}]*)}", value, options.format))
+    return 0
+
+
+def _exec(options: argparse.Namespace) -> int:
+    """Run a command on ranks, with standard input for each; its lines carry the rank with -l."""
+    words = options.command[1:] if options.command[:1] == ["--"] else options.command
+    given = "" if sys.stdin.isatty() else sys.stdin.read()
+    payload = {"ranks": options.rank, "command": words, "given": given}
+    answers = Client().ask("standin.exec", payload) or {}
+    worst = 0
+    for rank, (code, output, errors) in answers.items():
+        label = f"{rank}: " if options.l else ""
+        for text, stream in ((output, sys.stdout), (errors, sys.stderr)):
+            for line in text.splitlines():
+                print(f"{label}{line}", file=stream)
+        if code:
+            print(f"{label}Exit {code}", file=sys.stderr)
+        worst = max(worst, code)
+    return worst
+
+
 def _cancel(options: argparse.Namespace) -> int:
-    Client().ask("standin.cancel", {"id": lists.job_id(options.id)})
+    client = Client()
+    for text in options.ids:
+        client.ask("standin.cancel", {"id": lists.job_id(text)})
     return 0
 
 

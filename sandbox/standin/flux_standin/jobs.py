@@ -34,6 +34,7 @@ class Job:
     waiting: set[int] = field(default_factory=set)
     output: list[str] = field(default_factory=list)
     status: int = 0
+    memo: dict[str, Any] = field(default_factory=dict)
 
     @property
     def nodes(self) -> int:
@@ -54,7 +55,11 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Its command's first word."""
+        """Its name, or else its command's first word."""
+        named = self.jobspec["attributes"]["system"].get("job", {}).get("name")
+        return str(named) if named else self._command()
+
+    def _command(self) -> str:
         return str(self.jobspec["tasks"][0]["command"][0]).rpartition("/")[2]
 
     def listed(self) -> dict[str, Any]:
@@ -70,7 +75,11 @@ class Job:
             "name": self.name,
             "ntasks": self.tasks,
             "duration": 0.0,
+            "cwd": self.jobspec["attributes"]["system"].get("cwd", ""),
             **size,
+            **({"annotations": {"user": self.memo}} if self.memo else {}),
+            **({"t_run": self.started} if self.started else {}),
+            **({"t_inactive": self.ended} if self.ended else {}),
         }
 
 
@@ -133,12 +142,13 @@ class Resources:
         for rank, count in cores.items():
             self.used[rank] = max(self.used.get(rank, 0) - count, 0)
 
-    def as_r(self, ranks: set[int], nodelist: bool = True) -> dict[str, Any]:
-        """Return an R (RFC 20) of these ranks."""
+    def as_r(self, ranks: set[int], nodelist: bool = True, used: bool = False) -> dict[str, Any]:
+        """Return an R (RFC 20) of these ranks, of all their cores or of those that jobs have."""
         chosen = [self.nodes[rank] for rank in sorted(ranks & set(self.nodes))]
         by_cores: dict[int, list[int]] = {}
         for node in chosen:
-            by_cores.setdefault(node.cores, []).append(node.rank)
+            cores = self.used[node.rank] if used else node.cores
+            by_cores.setdefault(cores, []).append(node.rank)
         execution: dict[str, Any] = {
             "R_lite": [
                 {"rank": lists.idset(members), "children": {"core": lists.idset(range(cores))}}

@@ -44,6 +44,14 @@ async def task(job: dict[str, Any]) -> tuple[int, str]:
     return code, note + output + errors
 
 
+async def command(words: list[str], given: str) -> tuple[int, str, str]:
+    """Run a command here as flux exec does; return its exit code, output and errors."""
+    try:
+        return await _call(words, given.encode())
+    except OSError as error:
+        return 127, "", f"{words[0]}: {error.strerror}\n"
+
+
 async def _call(command: list[str], given: bytes, cwd: str | None = None) -> tuple[int, str, str]:
     try:
         process = await asyncio.create_subprocess_exec(

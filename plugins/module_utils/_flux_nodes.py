@@ -1,0 +1,212 @@
+# Copyright: flux.burst contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Nodes of an instance awaited by the lead's own events, and what it knows of those that do not come."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.flux.burst.plugins.module_utils import (
+    _diagnose,
+    _flux,
+    _flux_queue,
+    _flux_resource,
+)
+from ansible_collections.flux.burst.plugins.module_utils._errors import FluxError
+
+EVENTS = ("online", "offline", "drain", "undrain")
+# A job's end is no event of the resource journal: while jobs are awaited the lead is asked once in so many seconds.
+LOOK = 0.5
+LOG_LINES = 4
+PROOF_LIMIT = 30
+
+
+def chosen(client: _flux.FluxClient, hosts: Sequence[str]) -> list[_flux_resource.Rank]:
+    """Return the ranks of these hosts. Raises FluxError for hosts that R does not declare."""
+    by_host = {rank.host: rank for rank in _flux_resource.read(client)}
+    unknown = [host for host in hosts if host not in by_host]
+    if unknown:
+        raise FluxError(
+            f"wanted hosts that the lead's R declares, found {', '.join(unknown)} not in it: "
+            "compare burst_hostlist with flux resource list on the lead."
+        )
+    return [by_host[host] for host in hosts]
+
+
+class Watch:
+    """What the lead's resource journal says of some ranks, from its beginning on.
+
+    The state after an event is known without another question, and waiting costs the lead nothing.
+    """
+
+    def __init__(self, client: _flux.FluxClient, ranks: Iterable[int]) -> None:
+        self.ranks = set(ranks)
+        self.online: set[int] = set()
+        self.drained: set[int] = set()
+        self.events: dict[int, list[dict[str, Any]]] = {rank: [] for rank in self.ranks}
+        self.seen: set[int] = set()
+        self.stream = client.stream("resource.journal")
+        while self._take(self.stream.next()):
+            pass
+
+    def wait(self, limit: float) -> None:
+        """Take the next events, or return when none came in `limit` seconds."""
+        self._take(self.stream.next(limit))
+
+    def _take(self, text: str | None) -> bool:
+        events = json.loads(text)["events"] if text else []
+        for event in events:
+            self._note(event)
+        return bool(events)
+
+    def _note(self, event: Mapping[str, Any]) -> None:
+        name, context = event["name"], event.get("context") or {}
+        if name == "restart":
+            self.online = set(_flux_resource.idset(context.get("online", "")))
+            return
+        if name not in EVENTS:
+            return
+        named = set(_flux_resource.idset(context.get("idset", "")))
+        if name == "online":
+            self.online |= named
+        elif name == "offline":
+            self.online -= named
+        elif name == "drain":
+            self.drained |= named
+        else:
+            self.drained -= named
+        self.seen |= named
+        for rank in named & self.ranks:
+            self.events[rank].append({"name": name, "time": event["timestamp"]})
+
+
+def await_none(
+    watch: Watch, bad: Callable[[], set[int]], timeout: float, look: float | None = None
+) -> set[int]:
+    """Wait until no rank is bad, `timeout` seconds at most; return those that are.
+
+    With `look` it is asked again after so many seconds without an event.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        found = bad()
+        left = deadline - time.monotonic()
+        if not found or left <= 0:
+            return found
+        watch.wait(left if look is None else min(left, look))
+
+
+def jobs_on(client: _flux.FluxClient, ranks: set[int]) -> dict[int, list[str]]:
+    """Return the ids of the jobs on each of these ranks."""
+    found: dict[int, list[str]] = {rank: [] for rank in sorted(ranks)}
+    question = {"max_entries": 0, "attrs": ["ranks"], "constraint": {"states": ["running"]}}
+    for job in client.rpc("job-list.list", question)["jobs"] if found else []:
+        for rank in ranks & set(_flux_resource.idset(job.get("ranks", ""))):
+            found[rank].append(f"job {_flux_queue.f58(job['id'])}")
+    return found
+
+
+def lead_log(client: _flux.FluxClient, host: str, rank: int) -> list[str]:
+    """Return the last lines of the lead's log (flux-dmesg(1)) that speak of a node."""
+    told = re.compile(rf"(?<![\w.-]){re.escape(host)}(?![\w.-])|\(rank {rank}\)|handshake failed")
+    stream, found = client.stream("log.dmesg", {"follow": False, "nobacklog": False}), []
+    while (text := stream.next()) is not None:
+        # As in RFC 5424, but Flux writes severity * 8 + facility; what is below a warning (4) tells nothing.
+        head, _unused, message = text.partition(" - - ")
+        level = re.match(r"<(\d+)>", head)
+        if level and int(level[1]) // 8 <= 4 and told.search(message):
+            found.append(message.strip())
+    return found[-LOG_LINES:]
+
+
+def findings(
+    client: _flux.FluxClient,
+    ranks: Sequence[_flux_resource.Rank],
+    seen: set[int],
+    reports: Mapping[str, Mapping[str, Any]],
+) -> list[_diagnose.Finding]:
+    """Return for each of these nodes why it is not there.
+
+    reports are what flux_broker found on the machines themselves, by hostname; seen are ranks that were online once.
+    """
+    found = []
+    for rank in ranks:
+        report = reports.get(rank.host) or {}
+        evidence = _diagnose.Evidence(
+            host=rank.host,
+            rank=rank.rank,
+            hostname=str(report.get("hostname", "")),
+            status=str(report.get("status", "")),
+            exit_code=int(report.get("exit_code", 0)),
+            log=tuple(map(str, report.get("log", ()))),
+            lead_port=str(report.get("lead_port", "")),
+            lead_log=tuple(lead_log(client, rank.host, rank.rank)),
+            overlay=rank.overlay_error,
+            drain_reason=rank.drain_reason or "",
+            reached=bool(report) or rank.rank in seen,
+        )
+        found.append(_diagnose.diagnose(evidence))
+    return found
+
+
+# What a node must be able to do that Flux itself does not ask when it joins; one line for each that it cannot.
+PROOF = r"""
+cred=$(cat)
+test "$(id -u)" = "$1" || echo "uid $(id -u), wanted $1"
+if test -n "$cred"; then said=$(printf %s "$cred" | unmunge 2>&1 >/dev/null) || echo "munge: $said"; fi
+if test -n "$2"; then
+  test -u "$2" || echo "flux-imp: IMP not installed setuid: $2"
+fi
+"""
+
+
+def prove(
+    uri: str, ranks: Sequence[_flux_resource.Rank], uid: int, imp: str
+) -> list[_diagnose.Finding]:
+    """Run a command on each node through Flux, and return what is wrong there.
+
+    It shows that tasks start, that the owner's uid and the IMP are right, and that munge decodes what the lead encoded:
+    a node where it does not looks free and fails every job of other users. Raises FluxError where nothing could be run.
+    """
+    try:
+        made = subprocess.run(["munge", "-n"], capture_output=True, text=True, check=False)
+        credential = made.stdout if made.returncode == 0 else ""
+        command = ["flux", "exec", "-l", "-r", ",".join(str(rank.rank) for rank in ranks)]
+        done = subprocess.run(
+            [*command, "--", "sh", "-c", PROOF, "proof", str(uid), imp],
+            input=credential,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PROOF_LIMIT,
+            env={**os.environ, "FLUX_URI": uri, "LC_ALL": "C"},
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise FluxError(
+            f"wanted a command run on the nodes by flux exec within {PROOF_LIMIT} s, found '{error}': "
+            "see flux dmesg on the lead."
+        ) from None
+    said: dict[int, list[str]] = {}
+    for line in [*done.stdout.splitlines(), *done.stderr.splitlines()]:
+        number = re.match(r"(\d+): (.*)", line) or re.search(r"rank (\d+): (.*)", line)
+        if number:
+            said.setdefault(int(number[1]), []).append(number[2])
+    if done.returncode and not said:
+        raise FluxError(
+            f"wanted a command run on the nodes by flux exec, found exit code {done.returncode} "
+            f"('{done.stderr.strip()}'): see flux dmesg on the lead."
+        )
+    return [
+        _diagnose.diagnose(
+            _diagnose.Evidence(rank.host, rank.rank, proof="\n".join(said[rank.rank]), reached=True)
+        )
+        for rank in ranks
+        if rank.rank in said
+    ]

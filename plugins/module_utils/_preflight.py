@@ -1,0 +1,120 @@
+# Copyright: flux.burst contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What must be so before money is spent, as far as the lead and the specification can tell. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.flux.burst.plugins.module_utils._hostlist import fold
+
+# Older ones have no config sync and other messages; nobody has tried them.
+LEAST_VERSION = (0, 82)
+# munge refuses credentials from five minutes away; two leave room for the machines' own clocks.
+CLOCK = 120.0
+
+
+def differences(
+    hosts: Sequence[str],
+    identity: Mapping[str, Any],
+    ranks: Sequence[Mapping[str, Any]],
+    machine_types: Sequence[Mapping[str, Any]],
+    now: float,
+) -> list[str]:
+    """Return one line for each thing that would keep a burst from joining, with what was wanted and found.
+
+    hosts are the names that may be booted, identity what flux_identity_info returns, ranks what flux_resource_info
+    does, machine_types what gce_machine_type_info does, and now the controller's clock in seconds since the epoch.
+    """
+    return [
+        *_lead(identity, now),
+        *_names(hosts, identity["hosts"], {rank["host"]: rank["rank"] for rank in ranks}),
+        *_sizes(hosts, ranks, machine_types),
+    ]
+
+
+def _lead(identity: Mapping[str, Any], now: float) -> Iterator[str]:
+    version = tuple(int(part) for part in str(identity["version"]).split(".")[:2])
+    if version < LEAST_VERSION:
+        yield (
+            f"version: wanted Flux {'.'.join(map(str, LEAST_VERSION))} or newer on the lead, found "
+            f"{identity['version']}: upgrade the lead"
+        )
+    if not identity["security_version"]:
+        yield (
+            "flux-security: wanted it on the lead, found Flux built without: jobs of other users need it on every node"
+        )
+    if identity["munge"]:
+        yield f"munge: wanted it to decode what it encodes on the lead, found '{identity['munge']}': start munge there"
+    if identity["uid"] == 0:
+        yield "owner: wanted a user of its own to own the instance, found root: run the lead's flux.service as flux"
+    apart = identity["time"] - now
+    if abs(apart) > CLOCK:
+        side = "ahead of" if apart > 0 else "behind"
+        yield (
+            f"clock: wanted the lead's within {CLOCK:.0f} s of the controller's, found it {abs(apart):.0f} s "
+            f"{side} it: set both by NTP, as Compute Engine's machines are"
+        )
+    first = identity["bootstrap"]["hosts"][0]
+    if not first.get("bind") and not identity["bootstrap"].get("default_bind"):
+        yield (
+            "bind: wanted hosts[0] of [bootstrap], or default_bind, to say where the lead listens, found neither: "
+            "set bind"
+        )
+
+
+def _names(
+    hosts: Sequence[str], declared: Sequence[str], ranks: Mapping[str, int]
+) -> Iterator[str]:
+    """A machine's rank is its index in hosts, and R must give that rank the same name."""
+    place = {name: index for index, name in enumerate(declared)}
+    absent = [host for host in hosts if host not in place]
+    if absent:
+        lower = {name.lower().partition(".")[0]: name for name in declared}
+        near = [lower[host] for host in absent if host in lower]
+        hint = f" (it has {fold(near)}: names must be exactly the same)" if near else ""
+        yield (
+            f"hosts: wanted {fold(absent)} in [bootstrap] hosts of the lead, found it not there{hint}: declare it and "
+            "restart the lead, or correct burst_hostlist"
+        )
+    missing = [host for host in hosts if host in place and host not in ranks]
+    if missing:
+        yield (
+            f"R: wanted {fold(missing)} in the lead's R, found it in [bootstrap] hosts only: add it to "
+            "[[resource.config]] and restart the lead"
+        )
+    for host in hosts:
+        if host in place and host in ranks and place[host] != ranks[host]:
+            yield (
+                f"rank: wanted {host} to have rank {place[host]}, its place in [bootstrap] hosts, found rank "
+                f"{ranks[host]} in the lead's R: list hosts and [[resource.config]] in the same order"
+            )
+
+
+def _sizes(
+    hosts: Sequence[str],
+    ranks: Sequence[Mapping[str, Any]],
+    machine_types: Sequence[Mapping[str, Any]],
+) -> Iterator[str]:
+    """A machine with less than R declares joins and is drained at once; hosts of one shape are told together."""
+    if not machine_types:
+        return
+    wanted: dict[tuple[int, int], list[str]] = {}
+    for rank in ranks:
+        if rank["host"] in hosts:
+            wanted.setdefault((rank["cores"], rank["gpus"]), []).append(rank["host"])
+    for (cores, gpus), names in sorted(wanted.items()):
+        if any(kind["cores"] >= cores and kind["gpus"] >= gpus for kind in machine_types):
+            continue
+        found = ", ".join(
+            f"{kind['name']} with {kind['cores']} cores"
+            + (f" ({kind['vcpus']} vCPUs)" if kind.get("vcpus") else "")
+            + (f" and {kind['gpus']} GPUs" if gpus else "")
+            for kind in machine_types
+        )
+        yield (
+            f"machine type: wanted {cores} cores and {gpus} GPUs, which the lead's R declares for {fold(names)}, found "
+            f"{found}: choose a larger burst_machine_type, or correct R and restart the lead"
+        )

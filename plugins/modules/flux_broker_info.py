@@ -1,0 +1,84 @@
+# Copyright: flux.burst contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Read what the broker on this machine says."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: flux_broker_info
+short_description: Read what the broker on a machine says of itself
+version_added: 0.1.0
+description:
+  - Reads the state and the log of the broker's unit, and sees whether the lead answers at the address that the
+    broker tries. It needs no broker that answers.
+  - M(flux.burst.flux_nodes) takes RV(evidence) on the lead, to name the cause for a node that is not online.
+author:
+  - flux.burst contributors (@flux-framework)
+options:
+  service:
+    description: Unit of the broker.
+    type: str
+    default: flux.service
+extends_documentation_fragment:
+  - flux.burst._attributes.info
+"""
+
+EXAMPLES = r"""
+- name: Read what the broker says
+  flux.burst.flux_broker_info:
+  register: broker
+"""
+
+RETURN = r"""
+evidence:
+  description: What the machine knows of its broker.
+  returned: success
+  type: dict
+  sample:
+    hostname: gffw-compute-a-001
+    status: Running as member of 5 node Flux instance
+    exit_code: 0
+    log: []
+    lead_port: ""
+    reached: true
+  contains:
+    hostname:
+      description: The kernel's hostname.
+      type: str
+    status:
+      description: What the broker tells systemd, or else the unit's state.
+      type: str
+    exit_code:
+      description: What its last process ended with.
+      type: int
+    log:
+      description: Its last log lines since its last start.
+      type: list
+      elements: str
+    lead_port:
+      description: What is wrong with the lead's port as seen from here while it joins, empty where nothing is.
+      type: str
+    reached:
+      description: Always true.
+      type: bool
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.flux.burst.plugins.module_utils import _broker, _units
+from ansible_collections.flux.burst.plugins.module_utils._errors import failing_module
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={"service": {"type": "str", "default": "flux.service"}},
+        supports_check_mode=True,
+    )
+    with failing_module(module):
+        unit = _units.show(module.params["service"])
+        module.exit_json(changed=False, evidence=_broker.shown(_broker.evidence_of(unit)))
+
+
+if __name__ == "__main__":
+    main()

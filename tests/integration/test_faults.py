@@ -1,0 +1,283 @@
+# Copyright: flux.burst contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Faults put into bursted machines with the real Flux: the status playbook names each with stage and cause.
+
+Three machines carry one fault each at a time. What cannot be put into a machine that shares its kernel with the
+lead's (a clock that is off, another version of Flux) is in tests/unit/test_diagnose.py, as it was measured.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from burst_sandbox import Run, Sandbox, flux_kinds
+
+pytestmark = pytest.mark.machines
+
+HOSTS = ["gffw-compute-a-001", "gffw-compute-a-002", "gffw-compute-a-003"]
+CONF = "/etc/flux/system/conf.d/system.toml"
+CERT = "/etc/flux/system/curve.cert"
+IMP = "/usr/libexec/flux/flux-imp"
+SAVED = "/root/saved"
+SAVE = f"""
+mkdir -p {SAVED}
+cp -a /etc/flux /etc/munge/munge.key {IMP} {SAVED}/
+hostname > {SAVED}/hostname
+id -u flux > {SAVED}/uid
+"""
+RESTORE = f"""
+systemctl stop flux munge
+hostname "$(cat {SAVED}/hostname)"
+usermod -u "$(cat {SAVED}/uid)" flux
+rm -rf /etc/flux /etc/systemd/system/flux.service.d
+cp -a {SAVED}/flux /etc/
+cp -a {SAVED}/munge.key /etc/munge/munge.key
+cp -a {SAVED}/flux-imp {IMP}
+systemctl daemon-reload
+systemctl reset-failed flux munge
+systemctl start munge flux
+"""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What a shell does to a machine, and how it must be named."""
+
+    name: str
+    inject: str
+    stage: str
+    said: str
+
+
+FAULTS = [
+    Fault(
+        "the lead's port is closed",
+        f"sed -i 's/:30093/:30999/' {CONF}",
+        "lead_port",
+        "the lead's port does not answer from the machine",
+    ),
+    Fault(
+        "the lead's name does not resolve",
+        f"sed -i 's/203.0.113.10/lead.invalid/' {CONF}",
+        "lead_port",
+        "unable to resolve upstream peer",
+    ),
+    Fault(
+        "another certificate",
+        f"rm {CERT}; flux keygen {CERT} && chown flux {CERT} && chmod 600 {CERT}",
+        "certificate",
+        "though the lead's port answers",
+    ),
+    Fault("no certificate", f"rm {CERT}", "certificate", "No such file or directory"),
+    Fault("an open certificate", f"chmod 644 {CERT}", "certificate", "readable by group/other"),
+    Fault("root's certificate", f"chown root {CERT}", "certificate", "Permission denied"),
+    Fault("a garbled certificate", f"echo x > {CERT}", "certificate", "Invalid argument"),
+    Fault(
+        "no curve_cert",
+        f"sed -i '/curve_cert/d' {CONF}",
+        "certificate",
+        "curve_cert must be defined",
+    ),
+    Fault("another hostname", "hostname elsewhere", "hostname", "elsewhere not found in hosts"),
+    Fault(
+        "a qualified hostname",
+        "hostname $(hostname).example.org",
+        "hostname",
+        "example.org not found in hosts",
+    ),
+    Fault(
+        "hosts in another order",
+        f"sed -i 's/gffw-compute-a-\\[001-003\\]/gffw-compute-a-[003,001,002]/' {CONF}",
+        "hostname",
+        "mismatched config?",
+    ),
+    Fault("a typing error", f"echo 'x = [' >> {CONF}", "configuration", "Config file error"),
+    Fault(
+        "an unknown key",
+        f"sed -i 's/^curve_cert/foo = 1\\ncurve_cert/' {CONF}",
+        "configuration",
+        "left unpacked: foo",
+    ),
+    Fault(
+        "resources of its own",
+        f"""printf '[resource]\\n[[resource.config]]\\nhosts = "x-[0-3]"\\ncores = "0"\\n' >> {CONF}""",
+        "resources",
+        "error reranking R",
+    ),
+    Fault(
+        "no security.toml",
+        "rm /etc/flux/security/conf.d/*",
+        "security",
+        "flux_security_configure",
+    ),
+    Fault(
+        "fewer cores than R",
+        "mkdir -p /etc/systemd/system/flux.service.d; printf '[Service]\\nCPUAffinity=0\\n' "
+        "> /etc/systemd/system/flux.service.d/one.conf; systemctl daemon-reload",
+        "resources",
+        "missing resources: core1",
+    ),
+    Fault(
+        "another munge key",
+        "dd if=/dev/urandom of=/etc/munge/munge.key bs=1024 count=1 status=none; systemctl restart munge",
+        "munge",
+        "Invalid credential",
+    ),
+    Fault("munge is down", "systemctl stop munge", "munge", "munge.socket"),
+    Fault(
+        "another uid of the owner",
+        f"usermod -u 1999 flux; chown -R flux {CERT}",
+        "uid",
+        "uid 1999, wanted ",
+    ),
+    Fault("an IMP that is not setuid", f"chmod 755 {IMP}", "imp", "IMP not installed setuid"),
+    Fault("no IMP", f"rm {IMP}", "imp", "IMP not installed setuid"),
+]
+ROUNDS = [FAULTS[start : start + len(HOSTS)] for start in range(0, len(FAULTS), len(HOSTS))]
+
+
+def succeeded(done: Run) -> Run:
+    """Return the run, or fail with all that it printed."""
+    assert done.code == 0, done.output
+    return done
+
+
+def shell(sandbox: Sandbox, host: str, text: str) -> None:
+    """Run a script in a machine."""
+    succeeded(sandbox.execute(host, "sh", "-ec", text))
+
+
+@pytest.fixture(scope="module", params=flux_kinds()[:1])
+def burst(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    """A burst of three machines with the real Flux."""
+    made = Sandbox("test-faults", request.param)
+    made.command("down")
+    try:
+        succeeded(made.up())
+        words = ("flux", "submit", "-N", "4", "--cwd", "/tmp", "--setattr=burstable", "hostname")
+        succeeded(made.on_lead(*words))
+        succeeded(made.playbook("burst"))
+        for host in HOSTS:
+            shell(made, host, SAVE)
+        yield made
+    finally:
+        down = made.command("down")
+    assert down.code == 0, down.output
+
+
+def findings(sandbox: Sandbox) -> str:
+    """What the status playbook says is wrong, in one line."""
+    done = succeeded(sandbox.playbook("status"))
+    report = done.output[done.output.rindex("TASK [Report]") :]
+    return " ".join(report[report.index("findings:") :].split())
+
+
+def online(sandbox: Sandbox) -> str:
+    """The hosts that are free."""
+    return sandbox.on_lead(
+        "flux", "resource", "list", "-n", "-s", "free", "-o", "{nodelist}"
+    ).output
+
+
+def settled(sandbox: Sandbox, host: str) -> None:
+    """Wait until a broker that was restarted has joined, or has said what it will say."""
+    show = ("systemctl", "show", "flux", "-p", "ActiveState,StatusText", "--value")
+    for _unused in range(40):
+        if "activating" not in sandbox.execute(host, *show).output:
+            break
+        time.sleep(0.25)
+
+
+def test_a_healthy_burst_has_no_finding(burst: Sandbox) -> None:
+    assert findings(burst).startswith("findings: []")
+
+
+@pytest.mark.parametrize("number", range(len(ROUNDS)), ids=lambda number: f"round {number + 1}")
+def test_each_fault_is_named_with_its_stage_and_its_cause(burst: Sandbox, number: int) -> None:
+    chosen = list(zip(HOSTS, ROUNDS[number], strict=False))
+    for host, fault in chosen:
+        # A broker that is to fail may not keep its place in the overlay.
+        shell(burst, host, f"systemctl stop flux\n{fault.inject}\nsystemctl start flux || true")
+    for host, _unused in chosen:
+        settled(burst, host)
+    time.sleep(1)
+    try:
+        told = findings(burst)
+    finally:
+        for host in HOSTS:
+            shell(burst, host, RESTORE)
+        burst.on_lead("flux", "resource", "undrain", ",".join(HOSTS))
+    # One finding begins where "cause:" stands.
+    rows = [f"cause:{row}" for row in told.split("cause:")[1:]]
+    for host, fault in chosen:
+        row = next((row for row in rows if f"host: {host}" in row), "")
+        assert f"stage: {fault.stage}" in row, f"{fault.name}: {told}"
+        assert fault.said in row, f"{fault.name}: {told}"
+        assert "remedy: " in row
+    assert len(rows) == len(chosen), told
+
+
+def test_two_machines_of_one_name_are_told(burst: Sandbox) -> None:
+    first, second = HOSTS[:2]
+    shell(burst, second, f"systemctl stop flux; hostname {first}; systemctl start flux")
+    time.sleep(1)
+    try:
+        told = findings(burst)
+    finally:
+        for host in HOSTS:
+            shell(burst, host, RESTORE)
+    assert f"its kernel's hostname is '{first}'" in told or "reconnected after crash" in told
+    assert f"host: {second}" in told
+
+
+def test_a_burst_mends_what_it_can_and_names_what_it_cannot(burst: Sandbox) -> None:
+    shell(burst, HOSTS[0], "dd if=/dev/urandom of=/etc/munge/munge.key bs=1024 count=1 status=none")
+    shell(burst, HOSTS[1], f"chmod 755 {IMP}")
+    done = burst.playbook("burst")
+    assert done.code != 0
+    assert f"wanted {IMP} setuid root, found it without" in done.output
+    assert "Traceback" not in done.output
+    shell(burst, HOSTS[1], f"chmod 4755 {IMP}")
+    succeeded(burst.playbook("burst"))
+    assert findings(burst).startswith("findings: []")
+
+
+def test_a_guest_is_told_what_is_missing(burst: Sandbox) -> None:
+    done = burst.run(
+        *("ansible", "flux_lead", "-b", "--become-user", "nobody"),
+        *("-m", "flux.burst.flux_queue_info", "-a", "cache_dir=''"),
+    )
+    assert done.code != 0
+    assert "Operation not permitted" in done.output
+    assert "run as the instance's owner" in done.output
+    assert "Traceback" not in done.output
+
+
+def test_a_job_on_a_bursted_node_outlives_a_release_and_the_names_join_again(
+    burst: Sandbox,
+) -> None:
+    words = ("flux", "submit", "-N", "2", "--requires=burst", "--cwd", "/tmp")
+    name = succeeded(burst.on_lead(*words, "sleep", "15")).output.strip()
+    done = burst.playbook("teardown", "-e", "burst_drain_timeout=1")
+    assert done.code != 0
+    assert "still runs there" in done.output
+    assert len(burst.status()["projects"]["sandbox-project"]["instances"]) == len(HOSTS)
+    assert "drained" not in burst.on_lead("flux", "resource", "drain").output
+    succeeded(burst.playbook("teardown", "-e", "burst_release_idle=1"))
+    left = burst.status()["projects"]["sandbox-project"]["instances"]
+    assert len(left) == 2, "only the idle machine goes"
+    succeeded(burst.playbook("teardown"))
+    status = burst.on_lead("flux", "jobs", "-n", "-o", "{status_abbrev}", name).output
+    assert status.split()[-1] == "CD", "the job was not disturbed"
+    succeeded(
+        burst.on_lead(
+            "flux", "submit", "-N", "4", "--cwd", "/tmp", "--setattr=burstable", "hostname"
+        )
+    )
+    succeeded(burst.playbook("burst"))
+    assert online(burst).count("gffw-compute-a-[001-003]") == 1
+    assert burst.on_lead("flux", "jobs", "-n", "-o", "{user.burst.name}").output.strip() == ""

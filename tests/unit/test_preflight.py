@@ -1,0 +1,93 @@
+# Copyright: flux.burst contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What would keep a burst from joining is told before anything is made, each with both values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.flux.burst.plugins.module_utils._preflight import differences
+
+HOSTS = ["b-1", "b-2"]
+NOW = 1_795_000_000.0
+TYPES = [{"name": "n2-standard-4", "vcpus": 4, "cores": 2, "memory_mb": 16384, "gpus": 0}]
+
+
+def identity(**changed: Any) -> dict[str, Any]:
+    return {
+        "version": "0.88.0",
+        "security_version": "0.15.0",
+        "munge": "",
+        "uid": 1004,
+        "time": NOW,
+        "hosts": ["lead", "worker", "b-1", "b-2"],
+        "bootstrap": {"hosts": [{"host": "lead", "bind": "tcp://eth0:8050"}]},
+        **changed,
+    }
+
+
+def ranks(**changed: Any) -> list[dict[str, Any]]:
+    names = ["lead", "worker", "b-1", "b-2"]
+    return [
+        {"rank": number, "host": host, "cores": 2, "gpus": 0, **changed}
+        for number, host in enumerate(names)
+    ]
+
+
+def test_a_good_setup_has_no_difference() -> None:
+    assert differences(HOSTS, identity(), ranks(), TYPES, NOW + 30) == []
+    assert differences(HOSTS, identity(), ranks(cores=64), [], NOW) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "wanted"),
+    [
+        ({"version": "0.79.0"}, "version: wanted Flux 0.82 or newer on the lead, found 0.79.0"),
+        ({"security_version": ""}, "flux-security: wanted it on the lead, found Flux built"),
+        ({"munge": "unmunge: Error: x"}, "munge: .*found 'unmunge: Error: x'"),
+        ({"uid": 0}, "owner: .*found root"),
+        ({"time": NOW - 600}, "clock: .*found it 600 s behind it"),
+        ({"time": NOW + 300}, "clock: .*found it 300 s ahead of it"),
+        ({"bootstrap": {"hosts": [{"host": "lead"}]}}, "bind: .*found neither"),
+        (
+            {"hosts": ["lead", "worker", "b-1"]},
+            "hosts: wanted b-2 in .*found it not there: declare",
+        ),
+        (
+            {"hosts": ["lead", "worker", "B-1", "b-2.example.org"]},
+            r"hosts: wanted b-\[1-2\] .*it has B-1,b-2.example.org: names must be exactly the same",
+        ),
+        ({"hosts": ["lead", "b-1", "worker", "b-2"]}, "rank: wanted b-1 to have rank 1, .*rank 2"),
+    ],
+)
+def test_a_difference_of_the_lead_is_one_line(changed: dict[str, Any], wanted: str) -> None:
+    import re
+
+    found = differences(HOSTS, identity(**changed), ranks(), TYPES, NOW)
+    assert len(found) == 1
+    assert re.match(wanted, found[0]), found[0]
+
+
+def test_a_host_that_r_does_not_have_is_named() -> None:
+    (found,) = differences(HOSTS, identity(), ranks()[:3], TYPES, NOW)
+    assert found.startswith("R: wanted b-2 in the lead's R, found it in [bootstrap] hosts only")
+
+
+def test_a_machine_with_fewer_cores_than_r_is_refused_and_threads_are_explained() -> None:
+    (found,) = differences(HOSTS, identity(), ranks(cores=4), TYPES, NOW)
+    assert found.startswith(
+        "machine type: wanted 4 cores and 0 GPUs, which the lead's R declares for b-[1-2], found "
+        "n2-standard-4 with 2 cores (4 vCPUs): "
+    )
+
+
+def test_one_machine_type_of_several_that_is_large_enough_suffices() -> None:
+    larger = {"name": "n2-standard-8", "vcpus": 8, "cores": 4, "memory_mb": 32768, "gpus": 0}
+    assert differences(HOSTS, identity(), ranks(cores=4), [*TYPES, larger], NOW) == []
+
+
+def test_everything_that_is_wrong_is_said_at_once() -> None:
+    found = differences(HOSTS, identity(munge="x", uid=0), ranks(cores=4), TYPES, NOW)
+    assert [line.partition(":")[0] for line in found] == ["munge", "owner", "machine type"]
