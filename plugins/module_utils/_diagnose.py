@@ -18,9 +18,9 @@ class Evidence:
     """What is known of one machine; every part may be empty.
 
     `hostname` is its kernel's, `status` the unit's StatusText, `exit_code` its ExecMainStatus, `log` the broker's
-    journal there. `lead_log` are the lead's lines on it, `overlay` the overlay's error, `drain_reason` the drain's. `proof` is
-    what a command said that ran there for the lead, `lead_port` what is wrong with the lead's port as seen from there.
-    `reached` is whether anything of it was ever seen.
+    journal there. `lead_log` are the lead's lines on it, `overlay` the overlay's error, `drain_reason` the drain's.
+    `proof` is what a command said that ran there for the lead, `lead_port` what is wrong with the lead's port as seen
+    from there. `reached` is whether anything of it was ever seen.
     """
 
     host: str
@@ -56,7 +56,8 @@ DECLARE = "make the lead's [bootstrap] hosts and the machine's the same, in name
 IMAGE = "use an image with the lead's version of Flux"
 KEY = "run the burst again, which puts the lead's key in place; a lead whose munge key is new needs munge restarted"
 IMP = "apply role flux.burst.node_base, or put flux-security right in the image"
-# Where it is said, what is said, the stage, the remedy. The first that fits counts: the special before the general.
+# Where it is said, what is said (HOST is the machine's name), the stage, the remedy. The first that fits counts: the
+# special before the general.
 RULES = (
     (
         NODE,
@@ -100,7 +101,7 @@ RULES = (
         "lead_port",
         "burst_lead_address must be a name that the machines can resolve, or an address",
     ),
-    (LEAD, r"rejecting connection from .*", "hostname", DECLARE),
+    (LEAD, r"rejecting connection from HOST .*", "hostname", DECLARE),
     (NODE, r".*version .*mismatched with .*", "version", IMAGE),
     (LEAD, r".*version .*mismatched with .*", "version", IMAGE),
     (NODE, r"overlay\.hello: Invalid argument", "hostname", DECLARE),
@@ -118,9 +119,9 @@ RULES = (
     ),
     (
         LEAD,
-        r".*reconnected after crash, dropping old connection state",
+        r"HOST \(rank \d+\) reconnected after crash, dropping old connection state",
         "hostname",
-        "two machines have this name: stop one of them",
+        "two machines have this name: stop one of them, and restart flux.service on the other",
     ),
     (
         DRAIN,
@@ -203,8 +204,9 @@ def diagnose(evidence: Evidence) -> Finding:
         PROOF: evidence.proof.splitlines(),
     }
     for where, pattern, stage, remedy in RULES:
+        own = pattern.replace("HOST", re.escape(evidence.host))
         for line in said[where]:
-            found = re.search(pattern, line)
+            found = re.search(own, line)
             if line and found:
                 return Finding(evidence.host, stage, _told(where, found[0]), remedy)
     return _silent(evidence)

@@ -11,6 +11,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from ansible_collections.flux.burst.plugins.module_utils import (
@@ -25,6 +26,8 @@ EVENTS = ("online", "offline", "drain", "undrain")
 # A job's end is no event of the resource journal: while jobs are awaited the lead is asked once in so many seconds.
 LOOK = 0.5
 LOG_LINES = 4
+# Older lines, in seconds, are of something else.
+LOG_AGE = 120.0
 PROOF_LIMIT = 30
 
 
@@ -120,8 +123,13 @@ def lead_log(client: _flux.FluxClient, host: str, rank: int) -> list[str]:
     while (text := stream.next()) is not None:
         # As in RFC 5424, but Flux writes severity * 8 + facility; what is below a warning (4) tells nothing.
         head, _unused, message = text.partition(" - - ")
-        level = re.match(r"<(\d+)>", head)
-        if level and int(level[1]) // 8 <= 4 and told.search(message):
+        fields = re.match(r"<(\d+)>\d+ (\S+)", head)
+        if not fields or int(fields[1]) // 8 > 4 or not told.search(message):
+            continue
+        if (
+            datetime.fromisoformat(fields[2].replace("Z", "+00:00")).timestamp()
+            > time.time() - LOG_AGE
+        ):
             found.append(message.strip())
     return found[-LOG_LINES:]
 

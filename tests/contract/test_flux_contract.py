@@ -8,6 +8,9 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -200,6 +203,114 @@ def test_attributes_tell_who_the_lead_is(pair: Instance) -> None:
         pair.ask("attr.get", {"name": "nothing"})
 
 
+def test_the_lead_tells_when_it_started(pair: Instance) -> None:
+    started = float(pair.ask("attr.get", {"name": "broker.starttime"})["value"])
+    assert 0 < time.time() - started < 600
+
+
+def test_a_broker_greets_who_connects_and_minds_no_one_who_leaves(pair: Instance) -> None:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(5)
+        probe.connect(pair.uri("lead").removeprefix("local://"))
+        assert probe.recv(1) == b"\0"
+    assert pair.online() == "0-1"
+
+
+def test_a_question_without_what_it_needs_and_one_of_nobody_are_errors(pair: Instance) -> None:
+    questions: list[tuple[str, Any]] = [
+        ("attr.get", {}),
+        ("job-list.list-id", {"id": 1}),
+        ("job-manager.queue-status", None),
+        ("log.dmesg", None),
+        ("kvs.lookup", {"key": "a", "flags": 0}),
+    ]
+    for topic, payload in questions:
+        with pytest.raises(OSError, match=r"\[Errno 71\]"):
+            pair.ask(topic, payload)
+    with pytest.raises(OSError, match=r"No service matching no\.such is registered"):
+        pair.ask("no.such", {})
+
+
+def test_answers_belong_to_their_questions_in_whatever_order_they_are_read(pair: Instance) -> None:
+    assert pair.by_bindings("""
+names = ["rank", "size", "version"] * 100
+futures = [handle.rpc("attr.get", {"name": name}) for name in names]
+values = {}
+for name, future in reversed(list(zip(names, futures))):
+    future.wait_for(10)
+    values.setdefault(name, set()).add(future.get()["value"])
+answer = [values["rank"] == {"0"}, values["size"] == {"3"}, len(values["version"])]
+""") == [True, True, 1]
+
+
+def test_waiting_has_an_end_and_may_begin_again(pair: Instance) -> None:
+    assert pair.by_bindings("""
+future = handle.rpc("resource.journal", {}, flags=2)
+texts, numbers = [], []
+while not texts or json.loads(texts[-1])["events"]:
+    future.wait_for(10)
+    texts.append(future.get_str())
+    future.reset()
+for unused in range(2):
+    began = time.monotonic()
+    try:
+        future.wait_for(0.2)
+    except OSError as error:
+        numbers.append([error.errno, 0.1 < time.monotonic() - began < 2])
+other = flux.Flux(sys.argv[1])
+other.rpc("resource.drain", {"targets": "2", "reason": "live"}).get()
+other.rpc("resource.undrain", {"targets": "2"}).get()
+live = []
+for unused in range(2):
+    future.wait_for(10)
+    live.append([event["name"] for event in future.get()["events"]])
+    future.reset()
+answer = [numbers, live]
+""") == [[[110, True], [110, True]], [["drain"], ["undrain"]]]
+
+
+def test_the_bindings_tell_their_version_as_the_broker_does(pair: Instance) -> None:
+    mine, theirs = pair.by_bindings("""
+from flux.core.inner import raw
+mine = raw.flux_core_version_string()
+mine = mine.decode() if isinstance(mine, bytes) else mine
+answer = [mine, handle.rpc("attr.get", {"name": "version"}).get()["value"]]
+""")
+    assert mine == theirs
+
+
+def test_a_guest_reads_the_queue_and_the_ranks_but_not_what_is_the_owners(
+    pair: Instance, job: dict[str, Any]
+) -> None:
+    open_to_all: list[tuple[str, Any]] = [
+        ("attr.get", {"name": "rank"}),
+        ("resource.status", None),
+        ("job-list.list", {"max_entries": 0, "attrs": []}),
+        ("job-list.job-stats", None),
+        ("job-manager.queue-status", {}),
+        ("overlay.health", None),
+    ]
+    for topic, payload in open_to_all:
+        assert pair.ask_as_guest(topic, payload)
+    memo = {"id": job["id"], "volatile": False, "memo": {"burst": {"name": "x"}}}
+    the_owners: list[tuple[str, Any]] = [
+        ("resource.drain", {"targets": "2", "reason": "x"}),
+        ("resource.undrain", {"targets": "2"}),
+        ("resource.journal", {}),
+        ("sched.resource-status", None),
+        ("log.dmesg", {"follow": False, "nobacklog": False}),
+        ("job-manager.events-journal", {}),
+        ("job-info.lookup", {"id": job["id"], "keys": ["jobspec"], "flags": 2}),
+        ("job-manager.memo", memo),
+        ("kvs.lookup", {"key": "burst", "namespace": "primary", "flags": 1}),
+        ("kvs.commit", {"namespace": "primary", "flags": 4, "ops": []}),
+        ("overlay.disconnect-subtree", {"rank": 1}),
+    ]
+    for topic, payload in the_owners:
+        with pytest.raises(PermissionError):
+            pair.ask_as_guest(topic, payload)
+
+
 def test_the_configuration_is_given_as_it_was_written(pair: Instance) -> None:
     config = pair.ask("config.get")
     assert [entry["host"] for entry in config["bootstrap"]["hosts"]] == ["lead", "worker", "spare"]
@@ -251,6 +362,28 @@ def test_a_drain_has_a_reason_and_is_taken_away_once(pair: Instance) -> None:
     assert pair.ask("resource.status")["drain"] == {}
 
 
+def test_a_drain_is_written_over_where_that_is_asked_for(pair: Instance) -> None:
+    pair.ask("resource.drain", {"targets": "1", "reason": "one"})
+    with pytest.raises(FileExistsError, match="rank 1 already drained"):
+        pair.ask("resource.drain", {"targets": "0-1", "reason": "two"})
+    pair.ask("resource.drain", {"targets": "1-2", "reason": "three", "mode": "update"})
+    assert {d["reason"] for d in pair.ask("resource.status")["drain"].values()} == {"one", "three"}
+    pair.ask("resource.drain", {"targets": "1-2", "reason": "four", "mode": "overwrite"})
+    drains = pair.ask("resource.status")["drain"]
+    assert {drain["reason"] for drain in drains.values()} == {"four"}
+    assert sorted("".join(drains).replace("-", "")) == ["1", "2"]
+    with pytest.raises(FileExistsError, match="rank 0 not drained"):
+        pair.ask("resource.undrain", {"targets": "0-2"})
+    pair.ask("resource.undrain", {"targets": "1-2"})
+
+
+def test_hosts_that_there_are_not_cannot_be_drained(pair: Instance) -> None:
+    with pytest.raises(OSError, match="invalid targets: invalid hosts: nohost"):
+        pair.ask("resource.drain", {"targets": "nohost"})
+    with pytest.raises(OSError, match="idset is out of range"):
+        pair.ask("resource.drain", {"targets": "9"})
+
+
 def test_a_node_that_is_down_can_be_drained(pair: Instance) -> None:
     pair.ask("resource.drain", {"targets": "2", "reason": "kept out"})
     assert "2" in pair.ask("resource.status")["drain"]
@@ -300,6 +433,14 @@ def job(pair: Instance) -> Iterator[dict[str, Any]]:
         ({"and": [{"states": ["pending"]}, {"hostlist": ["lead"]}]}, False),
         ({"and": [{"states": ["pending"]}, {"not": [{"name": ["named"]}]}]}, False),
         ({"or": [{"name": ["other"]}, {"name": ["named"]}]}, True),
+        ({"states": ["PENDING"]}, True),
+        ({"states": [8]}, True),
+        ({"userid": [-1]}, True),
+        ({"or": []}, True),
+        ({}, True),
+        ({"name": []}, False),
+        ({"t_inactive": [">1.0"]}, False),
+        ({"ranks": ["0-2"]}, False),
     ],
 )
 def test_job_list_selects_by_constraint(
@@ -311,6 +452,55 @@ def test_job_list_selects_by_constraint(
 def test_job_list_refuses_a_state_that_there_is_not(pair: Instance) -> None:
     with pytest.raises(OSError, match="invalid states value 'foo' specified"):
         listed(pair, {"states": ["foo"]})
+
+
+@pytest.mark.parametrize(
+    ("constraint", "said"),
+    [
+        (None, "constraint must be JSON object"),
+        ({"name": ["a"], "userid": [0]}, "constraint must only contain 1 element"),
+        ({"foo": ["a"]}, "unknown constraint operator: foo"),
+        ({"states": "pending"}, "operator states values not an array"),
+        ({"userid": ["x"]}, "userid value must be an integer"),
+        ({"t_submit": ["1.0"]}, "timestamp comparison operator not specified"),
+        ({"t_submit": [">x"]}, "Invalid timestamp value specified"),
+        ({"ranks": ["x"]}, "ranks value 'x': error parsing range 'x'"),
+    ],
+)
+def test_job_list_refuses_a_constraint_that_is_none(
+    pair: Instance, constraint: Any, said: str
+) -> None:
+    with pytest.raises(OSError, match=f"constraint object invalid: {said}") as refused:
+        listed(pair, constraint)
+    assert refused.value.errno == 71
+
+
+def test_job_list_refuses_attributes_that_there_are_not(
+    pair: Instance, job: dict[str, Any]
+) -> None:
+    with pytest.raises(OSError, match="foo is not a valid attribute"):
+        listed(pair, {}, attrs=["foo"])
+    with pytest.raises(OSError, match="foo is not a valid attribute"):
+        pair.ask("job-list.list-id", {"id": job["id"], "attrs": ["foo"]})
+
+
+def test_jobs_are_listed_pending_by_priority_then_running_then_ended_newest_first(
+    fresh: Instance,
+) -> None:
+    for name in ("first", "second"):
+        run = fresh.flux("run", "-n", "1", "--cwd", "/tmp", f"--job-name={name}", "true")
+        assert run.returncode == 0, run.stderr
+    fresh.flux("submit", "-n", "1", "--cwd", "/tmp", "--job-name=runs", "sleep", "30")
+    eventually("it runs", lambda: len(listed(fresh, {"states": ["running"]})) == 1)
+    for name, urgency in (("low", "10"), ("held", "hold"), ("high", "20")):
+        submitted(fresh, f"--job-name={name}", f"--urgency={urgency}")
+    wanted = ["high", "low", "held", "runs", "second", "first"]
+    assert [row["name"] for row in listed(fresh, {})] == wanted
+    assert [row["name"] for row in listed(fresh, {}, max_entries=2)] == wanted[:2]
+    assert [row["name"] for row in listed(fresh, {"ranks": ["0"]})] == ["runs", "second", "first"]
+    assert listed(fresh, {"hostlist": ["worker,spare"]}) == []
+    kinds = {row["name"]: row.get("result") for row in listed(fresh, {})}
+    assert (kinds["first"], kinds["runs"], kinds["high"]) == (1, None, None)
 
 
 def test_job_list_gives_the_attributes_that_are_asked_for(
@@ -331,6 +521,27 @@ def test_jobs_are_counted_by_state(pair: Instance, job: dict[str, Any]) -> None:
     stats = pair.ask("job-list.job-stats")["job_states"]
     assert stats["sched"] == 1
     assert stats["depend"] == stats["priority"] == 0
+    assert stats["total"] == sum(count for state, count in stats.items() if state != "total")
+
+
+def test_a_jobspec_can_be_had_as_text_and_as_an_object_but_not_what_is_not_there(
+    pair: Instance, job: dict[str, Any]
+) -> None:
+    def lookup_of(key: str, flags: int, number: int = job["id"]) -> Any:
+        question = {"id": number, "keys": [key], "flags": flags}
+        return pair.ask("job-info.lookup", question)[key]
+
+    text, made = lookup_of("jobspec", 2), lookup_of("jobspec", 3)
+    assert json.loads(text) == made
+    assert made["attributes"]["system"]["burstable"] == 1
+    names = [json.loads(line)["name"] for line in lookup_of("eventlog", 0).splitlines()]
+    assert names == ["submit", "validate", "depend", "priority"]
+    with pytest.raises(FileNotFoundError, match="invalid job id"):
+        lookup_of("jobspec", 2, 77)
+    with pytest.raises(FileNotFoundError, match="R: key not found"):
+        lookup_of("R", 0)
+    with pytest.raises(OSError, match="lookup request rejected with invalid flag"):
+        lookup_of("jobspec", 8)
 
 
 def test_ended_jobs_are_listed_since_a_time_with_their_ranks(pair: Instance) -> None:
@@ -352,6 +563,36 @@ def test_every_active_job_is_in_the_journal_with_its_jobspec_before_the_sentinel
     assert sentinel == {"id": -1, "events": []}
     assert len(responses[1]) < 64
     assert number == 110
+
+
+def test_the_journal_of_jobs_goes_on_with_what_happens_and_leaves_out_what_nobody_wants(
+    pair: Instance, job: dict[str, Any]
+) -> None:
+    def names(payload: dict[str, Any]) -> list[list[str]]:
+        entries = map(json.loads, pair.follow("job-manager.events-journal", payload)[0])
+        return [[event["name"] for event in entry["events"]] for entry in entries]
+
+    log = ["submit", "validate", "depend", "priority"]
+    assert names({}) == [log, []]
+    assert names({"deny": {"submit": 1}}) == [log[1:], []]
+    assert names({"allow": {"start": 1}}) == [[], []]
+    ended = submitted(pair)
+    assert pair.flux("cancel", str(ended["id"])).returncode == 0
+    eventually("it has ended", lambda: len(listed(pair, {"states": ["pending"]})) == 1)
+    assert names({"allow": {"submit": 1}}) == [["submit"], []]
+    assert len(names({"full": True, "allow": {"submit": 1}})) > 2
+    live = pair.by_bindings(f"""
+future = handle.rpc("job-manager.events-journal", {{"allow": {{"memo": 1}}}}, flags=2)
+while future.get()["id"] != -1:
+    future.reset()
+question = {{"id": {job["id"]}, "volatile": False, "memo": {{"tried": 1}}}}
+flux.Flux(sys.argv[1]).rpc("job-manager.memo", question).get()
+future.reset()
+future.wait_for(10)
+answer = future.get()
+""")
+    (event,) = live["events"]
+    assert (live["id"], event["name"], event["context"]) == (job["id"], "memo", {"tried": 1})
 
 
 @pytest.mark.parametrize("topic", ["resource.journal", "log.dmesg", "job-manager.events-journal"])
@@ -377,8 +618,14 @@ def test_the_journal_of_resources_tells_what_happened_and_what_happens(pair: Ins
     pair.ask("resource.undrain", {"targets": "1"})
     drain, undrain = events()[len(first) :]
     assert (drain["name"], undrain["name"]) == ("drain", "undrain")
-    assert (drain["context"]["idset"], drain["context"]["reason"]) == ("1", "tried")
-    assert undrain["context"]["idset"] == "1"
+    assert drain["context"] == {
+        **{"idset": "1", "nodelist": "worker"},
+        **{"reason": "tried", "overwrite": 0},
+    }
+    assert undrain["context"] == {"idset": "1", "nodelist": "worker", "overwrite": 0}
+    batches = map(json.loads, pair.follow("resource.journal")[0])
+    (define,) = [batch for batch in batches if "R" in batch]
+    assert (define["events"][0]["name"], shape(define["R"])) == ("resource-define", R)
 
 
 def test_the_log_is_read_to_its_end(fresh: Instance) -> None:
@@ -392,6 +639,50 @@ def test_the_log_is_read_to_its_end(fresh: Instance) -> None:
     (line,) = [line for line in lines if "rejecting connection from worker (rank 2)" in line]
     assert line.startswith("<24>1 ")
     assert " - - " in line
+
+
+def test_the_log_can_be_followed_and_its_past_left_out(pair: Instance) -> None:
+    assert pair.follow("log.dmesg", {"follow": False, "nobacklog": True}) == ([], 61)
+    lines, number = pair.follow("log.dmesg", {"follow": True, "nobacklog": False})
+    assert number == 110
+    assert any("accepting connection from worker (rank 1) status full" in line for line in lines)
+
+
+def test_the_overlay_tells_of_a_member_that_failed(fresh: Instance) -> None:
+    worker = fresh.start("worker")
+    eventually("the worker is online", lambda: fresh.online() == "0-1")
+    os.killpg(worker.process.pid, signal.SIGKILL)
+    eventually("it is offline", lambda: fresh.online() == "0")
+    health = fresh.ask("overlay.health")
+    child = health["children"][0]
+    assert (health["status"], child["status"]) == ("degraded", "lost")
+    assert child["error"] == "lost connection"
+    lines, _unused = fresh.follow("log.dmesg", {"follow": False, "nobacklog": False})
+    assert any(line.startswith("<24>1 ") and "worker (rank 1) failed" in line for line in lines)
+
+
+def test_a_member_that_is_disconnected_is_lost_and_its_broker_ends(fresh: Instance) -> None:
+    worker = fresh.start("worker")
+    eventually("the worker is online", lambda: fresh.online() == "0-1")
+    fresh.ask("overlay.disconnect-subtree", {"rank": 1})
+    eventually("it is offline", lambda: fresh.online() == "0")
+    child = fresh.ask("overlay.health")["children"][0]
+    assert (child["status"], child["error"]) == ("lost", "administrative disconnect")
+    eventually("its broker ends", lambda: worker.process.poll() is not None)
+    assert worker.process.returncode == 1
+    assert "parent update: overlay disconnect" in worker.logged()
+    with pytest.raises(OSError, match="rank 1 is already lost"):
+        fresh.ask("overlay.disconnect-subtree", {"rank": 1})
+    with pytest.raises(OSError, match="rank 2 is already offline"):
+        fresh.ask("overlay.disconnect-subtree", {"rank": 2})
+    fresh.start("worker")
+    eventually("it joins again", lambda: fresh.online() == "0-1")
+
+
+def test_the_topology_of_a_rank_that_there_is_not_is_an_error(pair: Instance) -> None:
+    assert pair.ask("overlay.topology", {"rank": 1}) == {"rank": 1, "size": 1, "children": []}
+    with pytest.raises(FileNotFoundError, match="requested rank is not this broker"):
+        pair.ask("overlay.topology", {"rank": 9})
 
 
 def test_the_overlay_tells_who_is_there_and_why_not(fresh: Instance) -> None:
@@ -429,10 +720,27 @@ def test_a_memo_is_shown_with_the_job_until_it_is_taken_away(
 
     memo({"name": "one"})
     eventually("it is shown", lambda: notes() == {"burst": {"name": "one"}})
+    memo({"until": 3.5})
+    both = {"burst": {"name": "one", "until": 3.5}}
+    eventually("the one is laid over the other", lambda: notes() == both)
+    shown = pair.flux("jobs", "-no", "{name} {status} {user.burst.name}|{user.nothing}")
+    assert shown.stdout == "named SCHED one|\n"
     memo(None)
     eventually("it is gone", lambda: notes() == {})
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="unknown job id"):
         memo({"name": "one"}, 77)
+    with pytest.raises(OSError, match="Invalid argument"):
+        pair.ask("job-manager.memo", {"id": job["id"], "volatile": False, "memo": "text"})
+
+
+def test_flux_jobs_has_titles_and_refuses_a_field_that_there_is_not(
+    pair: Instance, job: dict[str, Any]
+) -> None:
+    shown = pair.flux("jobs", "-o", "{name} {status_abbrev} {username} {user.burst.name}")
+    assert shown.stdout == "NAME ST USER USER.BURST.NAME\nnamed S root \n"
+    done = pair.flux("jobs", "-o", "{foo}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("Error in user format: Unknown format field: foo\n")
 
 
 def test_the_queue_is_open(pair: Instance) -> None:
@@ -477,7 +785,85 @@ def test_what_is_appended_keeps_its_order_and_a_folder_shows_its_keys(pair: Inst
     assert lookup(pair, "burst.test", 1)["data"] == {}
 
 
-def test_a_command_runs_on_ranks_with_its_input_and_its_lines_carry_the_rank(
+def test_a_longer_value_is_a_reference_from_the_first_on(pair: Instance) -> None:
+    commit(pair, "burst.long.a", "x" * 54)
+    commit(pair, "burst.long.b", "x" * 55)
+    found = lookup(pair, "burst.long", 1)["data"]
+    assert {name: entry["type"] for name, entry in found.items()} == {"a": "val", "b": "valref"}
+    assert base64.b64decode(lookup(pair, "burst.long.b")["data"]) == b"x" * 55
+    assert lookup(pair, "burst", 1)["data"]["long"]["type"] == "dirref"
+    commit(pair, "burst.long", None)
+    with pytest.raises(FileNotFoundError):
+        lookup(pair, "burst.long", 1)
+
+
+def test_what_is_put_replaces_what_was_appended_and_what_is_not_there_can_be_removed(
+    pair: Instance,
+) -> None:
+    commit(pair, "burst.put.a", "one")
+    commit(pair, "burst.put.a", "two")
+    commit(pair, "burst.put.a", "three", flags=0)
+    assert lookup(pair, "burst.put", 1)["data"]["a"] == {
+        "ver": 1,
+        "type": "val",
+        "data": "dGhyZWU=",
+    }
+    commit(pair, "burst.put.nothing", None)
+    commit(pair, "burst.nothing.nothing", None)
+    with pytest.raises(FileNotFoundError):
+        lookup(pair, "burst.nothing", 1)
+    with pytest.raises(FileNotFoundError):
+        lookup(pair, "burst.put.a.b")
+    commit(pair, "burst.put", None)
+
+
+def test_a_transaction_is_done_whole_or_not_at_all(pair: Instance) -> None:
+    commit(pair, "burst.whole.a", "x")
+    entry = {"ver": 1, "type": "val", "data": "eA=="}
+    keys = ("burst.whole.b", "burst.whole")
+    operations = [{"key": key, "flags": 32, "dirent": entry} for key in keys]
+    with pytest.raises(IsADirectoryError):
+        pair.ask("kvs.commit", {"namespace": "primary", "flags": 4, "ops": operations})
+    assert list(lookup(pair, "burst.whole", 1)["data"]) == ["a"]
+    bad = [{"key": "burst.whole.c", "flags": 0, "dirent": {"ver": 1}}]
+    with pytest.raises(OSError, match="Invalid argument"):
+        pair.ask("kvs.commit", {"namespace": "primary", "flags": 4, "ops": bad})
+    with pytest.raises(OSError, match="Operation not supported"):
+        pair.ask("kvs.commit", {"namespace": "nope", "flags": 4, "ops": []})
+    with pytest.raises(OSError, match="Operation not supported"):
+        pair.ask("kvs.lookup", {"key": "burst", "namespace": "nope", "flags": 1})
+    commit(pair, "burst.whole", None)
+
+
+def test_a_command_has_the_same_input_on_every_rank(pair: Instance) -> None:
+    done = pair.flux("exec", "-l", "-r", "0-1", "--", "cat", given="one\ntwo\n")
+    assert sorted(done.stdout.splitlines()) == ["0: one", "0: two", "1: one", "1: two"]
+    assert pair.flux("exec", "-r", "1", "cat", given="no newline").stdout == "no newline"
+
+
+def test_a_command_ends_with_the_largest_exit_code_of_its_ranks(pair: Instance) -> None:
+    done = pair.flux("exec", "-r", "0-1", "sh", "-c", 'test "$(hostname)" = lead && exit 3; exit 5')
+    assert done.returncode == 5
+    assert sorted(done.stderr.splitlines()) == ["0: Exit 3", "1: Exit 5"]
+    done = pair.flux("exec", "-r", "0-1", "sh", "-c", "exit 4")
+    assert (done.returncode, done.stderr) == (4, "[0-1]: Exit 4\n")
+    done = pair.flux("exec", "-r", "1", "sh", "-c", "kill -9 $$")
+    assert (done.returncode, done.stderr) == (137, "1: Killed\n")
+
+
+def test_a_command_that_cannot_start_and_a_rank_that_is_not_there_are_told(pair: Instance) -> None:
+    done = pair.flux("exec", "-l", "-r", "1", "nosuchcommand")
+    said = "rank 1: nosuchcommand: error launching process: No such file or directory"
+    assert (done.returncode, done.stderr) == (127, f"flux-exec: Error: {said}\n")
+    done = pair.flux("exec", "-l", "-r", "1-2", "hostname")
+    said = "rank 2: hostname: No route to host"
+    assert (done.returncode, done.stderr) == (68, f"flux-exec: Error: {said}\n")
+    assert done.stdout == "1: worker\n"
+    done = pair.flux("exec", "-r", "x", "hostname")
+    assert (done.returncode, "failed to decode idset 'x'" in done.stderr) == (1, True)
+
+
+def test_a_command_runs_on_ranks_and_its_lines_carry_the_rank(
     pair: Instance,
 ) -> None:
     done = pair.flux("exec", "-l", "-r", "0-1", "hostname")

@@ -37,6 +37,7 @@ rm -rf /etc/flux /etc/systemd/system/flux.service.d
 cp -a {SAVED}/flux /etc/
 cp -a {SAVED}/munge.key /etc/munge/munge.key
 cp -a {SAVED}/flux-imp {IMP}
+systemctl unmask --runtime --quiet munge
 systemctl daemon-reload
 systemctl reset-failed flux munge
 systemctl start munge flux
@@ -127,7 +128,12 @@ FAULTS = [
         "munge",
         "Invalid credential",
     ),
-    Fault("munge is down", "systemctl stop munge", "munge", "munge.socket"),
+    Fault(
+        "munge is down",
+        "systemctl mask --runtime --quiet munge; systemctl stop munge",
+        "munge",
+        "munge.socket",
+    ),
     Fault(
         "another uid of the owner",
         f"usermod -u 1999 flux; chown -R flux {CERT}",
@@ -173,7 +179,7 @@ def findings(sandbox: Sandbox) -> str:
     """What the status playbook says is wrong, in one line."""
     done = succeeded(sandbox.playbook("status"))
     report = done.output[done.output.rindex("TASK [Report]") :]
-    return " ".join(report[report.index("findings:") :].split())
+    return " ".join(report[report.index("findings:") :].split()).replace("''", "'")
 
 
 def online(sandbox: Sandbox) -> str:
@@ -181,15 +187,6 @@ def online(sandbox: Sandbox) -> str:
     return sandbox.on_lead(
         "flux", "resource", "list", "-n", "-s", "free", "-o", "{nodelist}"
     ).output
-
-
-def settled(sandbox: Sandbox, host: str) -> None:
-    """Wait until a broker that was restarted has joined, or has said what it will say."""
-    show = ("systemctl", "show", "flux", "-p", "ActiveState,StatusText", "--value")
-    for _unused in range(40):
-        if "activating" not in sandbox.execute(host, *show).output:
-            break
-        time.sleep(0.25)
 
 
 def test_a_healthy_burst_has_no_finding(burst: Sandbox) -> None:
@@ -202,15 +199,14 @@ def test_each_fault_is_named_with_its_stage_and_its_cause(burst: Sandbox, number
     for host, fault in chosen:
         # A broker that is to fail may not keep its place in the overlay.
         shell(burst, host, f"systemctl stop flux\n{fault.inject}\nsystemctl start flux || true")
-    for host, _unused in chosen:
-        settled(burst, host)
-    time.sleep(1)
+    # Each has said by then what it will say: they join, or are refused, within a second.
+    time.sleep(2)
     try:
         told = findings(burst)
     finally:
         for host in HOSTS:
             shell(burst, host, RESTORE)
-        burst.on_lead("flux", "resource", "undrain", ",".join(HOSTS))
+            burst.on_lead("flux", "resource", "undrain", host)
     # One finding begins where "cause:" stands.
     rows = [f"cause:{row}" for row in told.split("cause:")[1:]]
     for host, fault in chosen:
@@ -228,7 +224,8 @@ def test_two_machines_of_one_name_are_told(burst: Sandbox) -> None:
     try:
         told = findings(burst)
     finally:
-        for host in HOSTS:
+        # The one with the wrong name first: its good-bye would be taken for the other's.
+        for host in reversed(HOSTS):
             shell(burst, host, RESTORE)
     assert f"its kernel's hostname is '{first}'" in told or "reconnected after crash" in told
     assert f"host: {second}" in told
@@ -247,14 +244,23 @@ def test_a_burst_mends_what_it_can_and_names_what_it_cannot(burst: Sandbox) -> N
 
 
 def test_a_guest_is_told_what_is_missing(burst: Sandbox) -> None:
-    done = burst.run(
-        *("ansible", "flux_lead", "-b", "--become-user", "nobody"),
-        *("-m", "flux.burst.flux_queue_info", "-a", "cache_dir=''"),
-    )
-    assert done.code != 0
-    assert "Operation not permitted" in done.output
-    assert "run as the instance's owner" in done.output
-    assert "Traceback" not in done.output
+    for module in ("flux_resource_info", "flux_job_claim"):
+        arguments = ["-a", "burst=x jobs=f2"] if module == "flux_job_claim" else []
+        words = (
+            "ansible",
+            "flux_lead",
+            "-b",
+            "--become-user",
+            "nobody",
+            "-m",
+            f"flux.burst.{module}",
+        )
+        done = burst.run(*words, *arguments)
+        said = " ".join(done.output.split())
+        assert done.code != 0
+        assert "Operation not permitted" in said or "requires owner credentials" in said
+        assert "run as the instance's owner" in said.replace("''", "'")
+        assert "Traceback" not in done.output
 
 
 def test_a_job_on_a_bursted_node_outlives_a_release_and_the_names_join_again(

@@ -15,7 +15,7 @@ from ansible_collections.flux.burst.plugins.module_utils._diagnose import (
 )
 
 JOINING = "Joining Flux instance via tcp://203.0.113.10:30093"
-REFUSED = "rejecting connection from b-2 (rank 3): b-1 is configured as rank 3: mismatched config?"
+REFUSED = "rejecting connection from b-1 (rank 3): b-2 is configured as rank 3: mismatched config?"
 MISMATCH = "client (0.87.0) version mismatched with server (0.88.0)"
 CRASHED = "b-1 (rank 2) reconnected after crash, dropping old connection state"
 HANDSHAKE = "child sockevent tcp://0.0.0.0:8050 handshake failed protocol: ZMTP cryptographic error"
@@ -60,7 +60,7 @@ BLOCKED = "no answer within 5 s: a firewall drops it, or the address is wrong"
         (
             {"log": ["overlay.hello: Invalid argument"], "lead_log": [REFUSED]},
             "hostname",
-            "rejecting connection from b-2",
+            "rejecting connection from b-1",
         ),
         ({"log": ["overlay.hello: Invalid argument"]}, "hostname", "overlay.hello"),
         ({"log": [MISMATCH]}, "version", "client (0.87.0)"),
@@ -149,3 +149,8 @@ def test_the_cause_on_the_machine_goes_before_its_consequence_on_the_lead() -> N
 )
 def test_where_a_broker_tries_is_read_from_its_status(status: str, wanted: tuple[str, int]) -> None:
     assert joining(status) == wanted
+
+
+def test_what_the_lead_says_of_another_machine_is_not_taken_for_this_one() -> None:
+    said = "rejecting connection from b-2 (rank 2): b-1 is configured as rank 2: mismatched config?"
+    assert diagnose(Evidence("b-1", 2, lead_log=(said,))).stage == "machine"

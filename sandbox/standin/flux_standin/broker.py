@@ -1,15 +1,13 @@
 # Copyright: flux.burst contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The broker: rank 0 leads, every other rank joins it and runs what it is given."""
+"""The broker of rank 0, which leads."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import itertools
-import os
-import signal
 import socket
 import time
 from pathlib import Path
@@ -19,125 +17,15 @@ import zmq
 
 from . import VERSION, config, lists, local, overlay, run
 from .jobs import INACTIVE, RUN, Job, Queue, Resources
-from .journal import Journal, say
+from .journal import DEBUG, Journal, say
+from .member import Broker, Follower, notify
 from .rpc_jobs import JobMethods
 from .rpc_resources import ResourceMethods
 from .store import Store
 
 PASS = 0.1
-
-
-def notify(text: str) -> None:
-    """Tell systemd our state, see sd_notify(3)."""
-    path = os.environ.get("NOTIFY_SOCKET", "")
-    if path:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.connect(path.replace("@", "\0", 1) if path.startswith("@") else path)
-            sender.sendall(text.encode())
-
-
-class Broker:
-    """What every rank has. Raises BrokerError when it cannot begin."""
-
-    def __init__(self, folder: Path, options: dict[str, str]) -> None:
-        self.folder, self.options = folder, options
-        self.config = config.load(folder)
-        self.members = config.members(self.config)
-        self.rank = config.rank_of(options.get("hostname", socket.gethostname()), self.members)
-        self.keys = config.certificate(self.config, len(self.members))
-        self.owner = os.getuid()
-        self.started = time.time()
-        self.ending = asyncio.Event()
-
-    @property
-    def uri(self) -> str:
-        """Where the local socket is."""
-        return self.options.get("local-uri", local.DEFAULT)
-
-    async def begin(self) -> None:
-        """Serve the local socket and heed SIGTERM."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.ending.set)
-        await local.serve(self.uri.removeprefix("local://"), self.answer)
-
-    def permitted(self, uid: int) -> bool:
-        """Return whether this user may ask."""
-        access = self.config.get("access", {})
-        if uid == 0 and access.get("allow-root-owner"):
-            return True
-        return uid == self.owner or bool(access.get("allow-guest-user"))
-
-    async def answer(self, topic: str, payload: dict[str, Any], uid: int) -> local.Answer:
-        """Answer an RPC; rank 0 knows more of them. Raises OSError."""
-        if not self.permitted(uid):
-            raise local.fail(errno.EPERM)
-        if topic == "config.get":
-            return self.config
-        if topic == "attr.get":
-            attributes = {
-                "rank": str(self.rank),
-                "size": str(len(self.members)),
-                "hostlist": lists.fold(member.host for member in self.members),
-                "version": VERSION,
-                "security.owner": str(self.owner),
-                "rundir": self.options.get("rundir", "/run/flux"),
-                "broker.pid": str(os.getpid()),
-                "broker.starttime": f"{self.started:.2f}",
-                "config.path": str(self.folder),
-                "local-uri": self.uri,
-            }
-            if payload.get("name") not in attributes:
-                raise local.fail(errno.ENOENT)
-            return {"value": attributes[payload["name"]], "flags": 1}
-        raise local.fail(errno.ENOSYS)
-
-
-class Follower(Broker):
-    """Every rank but 0."""
-
-    async def main(self) -> None:
-        """Join, run tasks, leave at SIGTERM. Raises BrokerError."""
-        await self.begin()
-        target = self.members[0].connect
-        hello = {
-            "type": "hello",
-            "rank": self.rank,
-            "host": self.members[self.rank].host,
-            "hostname": socket.gethostname(),
-            "version": VERSION,
-        }
-        self.link = overlay.Member(self.keys, target, hello)
-        joining = f"Joining Flux instance via {target}"
-        notify(f"READY=1\nSTATUS={joining}")
-        carrying = asyncio.create_task(self.link.run(self.handle))
-        ending = asyncio.create_task(self.ending.wait())
-        await asyncio.wait({carrying, ending}, return_when=asyncio.FIRST_COMPLETED)
-        if carrying.done():
-            carrying.result()
-        carrying.cancel()
-        await self.link.close()
-
-    async def handle(self, message: dict[str, Any]) -> None:
-        """Take a message of the lead."""
-        if message["type"] == "reject":
-            raise config.BrokerError(message["reason"])
-        if message["type"] == "welcome":
-            own = self.config.get("resource")
-            if own is not None and own != message["resource"]:
-                raise config.BrokerError(
-                    "error reranking R: [resource] differs from rank 0's", config.NO_RESTART
-                )
-            notify(f"STATUS=Running as member of {len(self.members)} node Flux instance")
-        if message["type"] == "task":
-            self._task = asyncio.create_task(self._run(message))
-        if message["type"] == "exec":
-            said = await run.command(message["command"], message["given"])
-            await self.link.send({"type": "executed", "id": message["id"], "said": said})
-
-    async def _run(self, message: dict[str, Any]) -> None:
-        code, output = await run.task(message)
-        await self.link.send({"type": "ended", "id": message["id"], "code": code, "output": output})
+# Their payload may be empty, but has to be there.
+OBJECTS = ("job-manager.queue-status", "job-manager.events-journal")
 
 
 class Leader(Broker):
@@ -154,8 +42,8 @@ class Leader(Broker):
         self.journal = Journal()
         # Status, error and since when, of the members that were ever there.
         self.peers: dict[int, tuple[str, str, float]] = {}
-        self.methods = (JobMethods(self), ResourceMethods(self))
-        self._executing: dict[int, asyncio.Future[tuple[int, str, str]]] = {}
+        self.job_methods, self.resource_methods = JobMethods(self), ResourceMethods(self)
+        self._executing: dict[int, tuple[int, asyncio.Future[run.Said]]] = {}
         self._numbers = itertools.count(1)
         self.taken: dict[int, dict[int, int]] = {}
         self.changed = asyncio.Event()
@@ -172,7 +60,11 @@ class Leader(Broker):
         every = lists.idset(self.resources.nodes)
         names = lists.fold(member.host for member in self.members)
         self.journal.note("restart", ranks=every, online="", nodelist=names)
-        self.journal.note("resource-define", method="configuration")
+        self.journal.note(
+            "resource-define",
+            self.resources.as_r(set(self.resources.nodes)),
+            method="configuration",
+        )
         self.resources.online.add(0)
         self.journal.note("online", idset="0")
         notify(f"READY=1\nSTATUS=Running as leader of {len(self.members)} node Flux instance")
@@ -202,7 +94,7 @@ class Leader(Broker):
             elif message["type"] == "ended":
                 self._ended(message["id"], rank, message["code"], message["output"])
             elif message["type"] == "executed":
-                self._executing[message["id"]].set_result(message["said"])
+                self._said(message["id"], message["said"])
 
     async def _hello(self, peer: bytes, message: dict[str, Any]) -> None:
         rank, host, version = message["rank"], message["host"], message["version"]
@@ -221,6 +113,7 @@ class Leader(Broker):
             self.peers[rank] = ("offline", reason, time.time())
             await self.link.reply(peer, {"type": "reject", "reason": reason})
             return
+        say(f"accepting connection from {host} (rank {rank}) status full", DEBUG)
         if rank in self.resources.online:
             say(f"{host} (rank {rank}) reconnected after crash, dropping old connection state")
         self.link.peers[rank] = peer
@@ -237,9 +130,11 @@ class Leader(Broker):
         )
         self.changed.set()
 
-    def gone(self, rank: int, why: str, status: str = "offline") -> None:
-        """See a member leave; its jobs fail."""
-        say(f"{self.members[rank].host} (rank {rank}) {status} {why}")
+    def gone(self, rank: int, why: str, status: str = "offline", said: str = "") -> None:
+        """See a member leave; its jobs fail. `said` is what the log says of one that is lost."""
+        if said:
+            say(f"{self.members[rank].host} (rank {rank}) {said}")
+            say(f"dead to Flux: {self.members[rank].host} (rank {rank})")
         self.resources.online.discard(rank)
         self.peers[rank] = (status, why, time.time())
         self.journal.note("offline", idset=str(rank))
@@ -249,12 +144,15 @@ class Leader(Broker):
             if job.state == RUN and rank in job.waiting:
                 note = f"exception: node-failure on {self.members[rank].host}\n"
                 self._ended(job.number, rank, 1, note)
+        for number, (where, _unused) in list(self._executing.items()):
+            if where == rank:
+                self._said(number, run.Said(errno.EHOSTUNREACH))
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(PASS)
             for rank in self.link.lost():
-                self.gone(rank, "lost connection", "lost")
+                self.gone(rank, "lost connection", "lost", "failed")
 
     async def _serve(self) -> None:
         """Start jobs in order; the first that does not fit keeps those behind it waiting."""
@@ -274,6 +172,9 @@ class Leader(Broker):
         self.taken[job.number] = cores
         job.state, job.started = RUN, time.time()
         job.ranks, job.waiting = sorted(cores), set(cores)
+        job.held_cores = sum(cores.values())
+        self.job_methods.note(job, "alloc")
+        self.job_methods.note(job, "start")
         system = job.jobspec["attributes"]["system"]
         task = {
             "type": "task",
@@ -304,36 +205,49 @@ class Leader(Broker):
         job.status = max(job.status, code)
         if not job.waiting:
             job.state, job.ended = INACTIVE, time.time()
+            self.job_methods.note(job, "finish", status=job.status << 8)
+            for name in ("release", "free", "clean"):
+                self.job_methods.note(job, name)
             self.resources.release(self.taken.pop(number))
             self.changed.set()
 
-    async def execute(self, rank: int, command: list[str], given: str) -> tuple[int, str, str]:
-        """Run a command on a rank; return its exit code, output and errors."""
+    async def execute(self, rank: int, command: list[str], given: str) -> run.Said:
+        """Run a command on a rank."""
         if rank not in self.resources.online:
-            return 1, "", "No route to host"
+            return run.Said(errno.EHOSTUNREACH)
         if rank == 0:
             return await run.command(command, given)
         number = next(self._numbers)
-        self._executing[number] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[run.Said] = asyncio.get_running_loop().create_future()
+        self._executing[number] = rank, answer
         question = {"type": "exec", "id": number, "command": command, "given": given}
         await self.link.send(rank, question)
-        return await self._executing[number]
+        return await answer
 
-    async def answer(self, topic: str, payload: dict[str, Any], uid: int) -> local.Answer:
+    def _said(self, number: int, said: run.Said) -> None:
+        """Take what a command on a member came to; who asked may be gone."""
+        known = self._executing.pop(number, None)
+        if known and not known[1].done():
+            known[1].set_result(run.Said(*said))
+
+    async def answer(self, topic: str, payload: dict[str, Any] | None, uid: int) -> local.Answer:
         """Answer an RPC of ours or of the CLI's. Raises OSError."""
         name = f"rpc_{topic.replace('.', '_').replace('-', '_')}"
-        method = next((getattr(part, name) for part in self.methods if hasattr(part, name)), None)
+        parts = (self.job_methods, self.resource_methods)
+        method = next((getattr(part, name) for part in parts if hasattr(part, name)), None)
         if method is None:
             return await super().answer(topic, payload, uid)
         if not self.permitted(uid):
             raise local.fail(errno.EPERM)
-        found: local.Answer = await method(payload, uid)
+        if payload is None and topic in OBJECTS:
+            raise local.fail(errno.EPROTO)
+        found: local.Answer = await method(payload or {}, uid)
         return found
 
     def owner_only(self, uid: int) -> None:
         """Raise OSError for a guest."""
         if uid not in (0, self.owner):
-            raise local.fail(errno.EPERM)
+            raise local.fail(errno.EPERM, "Request requires owner credentials")
 
 
 def main(folder: Path, options: dict[str, str]) -> int:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from . import VERSION, lists
+from . import VERSION, execute_on, lists, show
 from .local import Client
 
 SECURITY_VERSION = "0.15.0"
@@ -23,7 +22,6 @@ BUILTIN = {
     "module_path": "/usr/lib/flux/modules",
     "confdir": "/etc/flux",
 }
-STATE = {8: "S", 16: "R", 64: "CD"}
 POLL = 0.1
 
 
@@ -87,13 +85,13 @@ def _parser() -> argparse.ArgumentParser:
         job.add_argument("--urgency", default="16")
         job.add_argument("--job-name", default="")
         job.add_argument("command", nargs=argparse.REMAINDER)
-    jobs = command("jobs", _jobs)
+    jobs = command("jobs", show.jobs)
     jobs.add_argument("-a", action="store_true")
     jobs.add_argument("-n", "--no-header", action="store_true")
     jobs.add_argument("-o", "--format", default="")
-    execute = command("exec", _exec)
-    execute.add_argument("-l", action="store_true")
-    execute.add_argument("-r", "--rank", required=True)
+    execute = command("exec", execute_on.main)
+    execute.add_argument("-l", "--label-io", action="store_true")
+    execute.add_argument("-r", "--rank", default="all")
     execute.add_argument("command", nargs=argparse.REMAINDER)
     job_commands = commands.add_parser("job").add_subparsers(required=True)
     command("attach", _attach, job_commands).add_argument("id")
@@ -164,84 +162,20 @@ def _follow(client: Client, number: int) -> int:
         job = client.ask("standin.job", {"id": number}) or {}
         if job["state"] == 64:
             sys.stdout.write(job["output"])
+            if job["status"]:
+                said = f"task(s) exited with exit code {job['status']}"
+                print(f"flux-job: {said}", file=sys.stderr)
             return int(job["status"])
         time.sleep(POLL)
 
 
-def _listed(client: Client) -> list[dict[str, Any]]:
-    rows = (client.ask("job-list.list", {"max_entries": 0, "attrs": ["all"]}) or {})["jobs"]
-    return sorted(rows, key=lambda row: -row["id"])
-
-
 def _last(options: argparse.Namespace) -> int:
-    jobs = _listed(Client())
+    jobs = sorted(show.listed(Client()), key=lambda row: -row["id"])
     if not jobs:
         print("flux-job: job history is empty", file=sys.stderr)
         return 1
     print(lists.f58(jobs[0]["id"]))
     return 0
-
-
-def _jobs(options: argparse.Namespace) -> int:
-    client = Client()
-    if options.format:
-        return _formatted(client, options)
-    print(f"{'JOBID':>12} {'USER':<8} {'NAME':<10} ST {'NTASKS':>6} {'NNODES':>6} {'TIME':>8} INFO")
-    for row in _listed(client):
-        job = client.ask("standin.job", {"id": row["id"]}) or {}
-        if not options.a and job["state"] == 64:
-            continue
-        state = "F" if job["state"] == 64 and job["status"] else STATE[job["state"]]
-        seconds = f"{job['seconds']:.3f}s" if job["seconds"] else "-"
-        print(
-            f"{lists.f58(row['id']):>12} {job['user']:<8} {job['name']:<10} {state:>2} {job['ntasks']:>6} "
-            f"{job.get('nnodes', ''):>6} {seconds:>8} {job['hosts']}"
-        )
-    return 0
-
-
-def _formatted(client: Client, options: argparse.Namespace) -> int:
-    """Print jobs by a format such as {id} {status_abbrev} {user.burst.name}; what a job has not is empty."""
-    if not options.no_header:
-        print(re.sub(r"{([^}]*)}", lambda found: found[1].upper(), options.format))
-    for row in _listed(client):
-        job = client.ask("standin.job", {"id": row["id"]}) or {}
-        if not options.a and job["state"] == 64:
-            continue
-        failed = job["state"] == 64 and job["status"]
-        shown = {
-            **job,
-            "id": "\u0192" + lists.f58(row["id"])[1:],
-            "status_abbrev": "F" if failed else STATE[job["state"]],
-            "user": row.get("annotations", {}).get("user", {}),
-        }
-
-        def value(found: re.Match[str], job: dict[str, Any] = shown) -> str:
-            inner: Any = job
-            for key in found[1].split("."):
-                inner = inner.get(key, "") if isinstance(inner, dict) else ""
-            return str(inner)
-
-        print(re.sub(r"{([^}]*)}", value, options.format))
-    return 0
-
-
-def _exec(options: argparse.Namespace) -> int:
-    """Run a command on ranks, with standard input for each; its lines carry the rank with -l."""
-    words = options.command[1:] if options.command[:1] == ["--"] else options.command
-    given = "" if sys.stdin.isatty() else sys.stdin.read()
-    payload = {"ranks": options.rank, "command": words, "given": given}
-    answers = Client().ask("standin.exec", payload) or {}
-    worst = 0
-    for rank, (code, output, errors) in answers.items():
-        label = f"{rank}: " if options.l else ""
-        for text, stream in ((output, sys.stdout), (errors, sys.stderr)):
-            for line in text.splitlines():
-                print(f"{label}{line}", file=stream)
-        if code:
-            print(f"{label}Exit {code}", file=sys.stderr)
-        worst = max(worst, code)
-    return worst
 
 
 def _cancel(options: argparse.Namespace) -> int:
@@ -259,7 +193,7 @@ def _getattr(options: argparse.Namespace) -> int:
 def _resource_list(options: argparse.Namespace) -> int:
     client = Client()
     status = client.ask("resource.status") or {}
-    allocated = (client.ask("sched.resource-status") or {})["allocated"]["execution"]["R_lite"]
+    allocated = (client.ask("resource.sched-status") or {})["allocated"]["execution"]["R_lite"]
     busy = {rank for entry in allocated for rank in lists.ids(entry["rank"])}
     execution = status["R"]["execution"]
     cores = {

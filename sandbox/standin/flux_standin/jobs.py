@@ -14,7 +14,9 @@ from . import lists
 from .config import Node
 
 SCHED, RUN, INACTIVE = 8, 16, 64
-HELD = 0
+COMPLETED, FAILED, CANCELED = 1, 2, 4
+# What came of a job by what it is counted as in job-list.job-stats.
+COUNTED = {COMPLETED: "successful", FAILED: "failed", CANCELED: "canceled"}
 
 
 @dataclass
@@ -35,6 +37,20 @@ class Job:
     output: list[str] = field(default_factory=list)
     status: int = 0
     memo: dict[str, Any] = field(default_factory=dict)
+    canceled: bool = False
+    held_cores: int = 0
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    def note(self, name: str, **context: Any) -> dict[str, Any]:
+        """Add an event to its log (RFC 21), and return it."""
+        event: dict[str, Any] = {"timestamp": time.time(), "name": name}
+        self.events.append({**event, "context": context} if context else event)
+        return self.events[-1]
+
+    @property
+    def result(self) -> int:
+        """What came of it."""
+        return CANCELED if self.canceled else FAILED if self.status else COMPLETED
 
     @property
     def nodes(self) -> int:
@@ -78,8 +94,27 @@ class Job:
             "cwd": self.jobspec["attributes"]["system"].get("cwd", ""),
             **size,
             **({"annotations": {"user": self.memo}} if self.memo else {}),
-            **({"t_run": self.started} if self.started else {}),
-            **({"t_inactive": self.ended} if self.ended else {}),
+            **dict.fromkeys(("t_depend", "t_priority", "t_sched"), self.submitted),
+            **(self._place() if self.started else {}),
+            **(self._end() if self.ended else {}),
+        }
+
+    def _place(self) -> dict[str, Any]:
+        return {
+            "t_run": self.started,
+            "expiration": 0.0,
+            "nnodes": len(self.ranks),
+            "ncores": self.held_cores,
+        }
+
+    def _end(self) -> dict[str, Any]:
+        return {
+            "t_cleanup": self.ended,
+            "t_inactive": self.ended,
+            "success": self.result == COMPLETED,
+            "exception_occurred": self.canceled,
+            "result": self.result,
+            **({} if self.canceled else {"waitstatus": self.status << 8}),
         }
 
 
@@ -172,11 +207,21 @@ class Resources:
         every = set(self.nodes)
         return {
             "R": self.as_r(every),
-            "drain": {str(rank): drain for rank, drain in sorted(self.drained.items())},
+            "drain": self._drains(),
             "online": lists.idset(self.online),
             "offline": lists.idset(every - self.online),
             "exclude": lists.idset(self.excluded),
             "torpid": "",
+        }
+
+    def _drains(self) -> dict[str, dict[str, Any]]:
+        """Return the drains, those of one time and reason together."""
+        made: dict[tuple[float, str], list[int]] = {}
+        for rank, drain in self.drained.items():
+            made.setdefault((drain["timestamp"], drain["reason"]), []).append(rank)
+        return {
+            lists.idset(ranks): {"timestamp": when, "reason": reason}
+            for (when, reason), ranks in made.items()
         }
 
 
@@ -192,6 +237,7 @@ class Queue:
         now = time.time()
         number = (int((now - self._began) * 1000) << 24) + len(self.jobs) + 1
         job = Job(number, user_id, urgency, json.loads(jobspec), credential, now)
+        job.note("submit", userid=user_id, urgency=urgency, flags=0, version=1)
         self.jobs[number] = job
         return job
 

@@ -20,10 +20,15 @@ CREDENTIALS = struct.Struct("3i")
 # What a broker sends to whoever may connect, before anything is asked.
 GREETING = b"\0"
 ENDED = errno.ENODATA
+# What those say that are asked without the streaming flag.
+STREAMS = {
+    "resource.journal": "journal requires streaming RPC flag",
+    "job-manager.events-journal": "job-manager.events requires streaming RPC flag",
+}
 
 Answer = dict[str, Any] | None | AsyncIterator[dict[str, Any] | str]
 """The response to an RPC, or the responses to a streaming one. A text is a payload that is no JSON."""
-Handler = Callable[[str, dict[str, Any], int], Awaitable[Answer]]
+Handler = Callable[[str, dict[str, Any] | None, int], Awaitable[Answer]]
 """Answers a topic and payload of a user id. Raises OSError with errno and text."""
 
 
@@ -45,7 +50,7 @@ class Client:
         """Ask, and return the request's number."""
         self._last += 1
         self._replies[self._last] = []
-        question = {"id": self._last, "topic": topic, "payload": payload or {}, "stream": stream}
+        question = {"id": self._last, "topic": topic, "payload": payload, "stream": stream}
         self._socket.sendall(json.dumps(question).encode() + b"\n")
         return self._last
 
@@ -90,16 +95,20 @@ async def _replies(handler: Handler, question: dict[str, Any], uid: int) -> Asyn
     """Yield errno, text and payload of each reply to a question."""
     try:
         answer = await handler(question["topic"], question["payload"], uid)
-        if isinstance(answer, AsyncIterator) != question["stream"]:
-            raise fail(errno.EPROTO)
         if not isinstance(answer, AsyncIterator):
+            # Who asked for a stream waits for more, which never comes.
             yield 0, "", answer
             return
+        if not question["stream"]:
+            raise fail(errno.EPROTO, STREAMS.get(question["topic"], ""))
         async for each in answer:
             yield 0, "", each
         raise fail(ENDED)
     except OSError as error:
         yield error.errno or errno.EINVAL, error.strerror, None
+    except (LookupError, TypeError, ValueError, AttributeError):
+        # A payload that is not as it should be; who asks must not wait for ever.
+        yield errno.EPROTO, os.strerror(errno.EPROTO), None
 
 
 async def serve(path: str, handler: Handler) -> asyncio.Server:

@@ -7,31 +7,28 @@ from __future__ import annotations
 
 import errno
 import json
-import operator
 import pwd
 import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from . import lists, run
-from .jobs import INACTIVE, RUN, SCHED, Job
+from . import constraints, lists, run
+from .constraints import STATES
+from .jobs import COUNTED, INACTIVE, SCHED, Job
+from .journal import Followers
 from .local import fail
 
 if TYPE_CHECKING:
     from .broker import Leader
 
-STATES = {
-    "depend": 2,
-    "priority": 4,
-    "sched": SCHED,
-    "run": RUN,
-    "cleanup": 32,
-    "inactive": INACTIVE,
-    "pending": 2 | 4 | SCHED,
-    "running": RUN | 32,
-    "active": 2 | 4 | SCHED | RUN | 32,
+ATTRIBUTES = {
+    *("all", "userid", "urgency", "priority", "state", "name", "cwd", "queue", "project", "bank"),
+    *("t_submit", "t_depend", "t_priority", "t_sched", "t_run", "t_cleanup", "t_inactive"),
+    *("ntasks", "ncores", "duration", "nnodes", "ranks", "nodelist", "expiration", "waitstatus"),
+    *("success", "exception_occurred", "exception_severity", "exception_type", "exception_note"),
+    *("result", "annotations", "dependencies"),
 }
-COMPARED = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+DECODE, CURRENT = 1, 2
 
 
 class JobMethods:
@@ -39,55 +36,32 @@ class JobMethods:
 
     def __init__(self, lead: Leader) -> None:
         self.lead = lead
+        self.followers: Followers[dict[str, Any]] = Followers()
 
     def _job(self, number: int, text: str = "") -> Job:
         if number not in self.lead.queue.jobs:
             raise fail(errno.ENOENT, text)
         return self.lead.queue.jobs[number]
 
-    def _listed(self, job: Job, attrs: list[str]) -> dict[str, Any]:
+    def _row(self, job: Job) -> dict[str, Any]:
         row = job.listed()
         if job.ranks:
             ranks = lists.idset(job.ranks)
             row["ranks"] = f"[{ranks}]" if len(job.ranks) > 1 else ranks
             row["nodelist"] = lists.fold(self.lead.members[rank].host for rank in job.ranks)
+        return row
+
+    def _listed(self, job: Job, attrs: list[str]) -> dict[str, Any]:
+        row = self._row(job)
         return row if "all" in attrs else {key: row[key] for key in row if key in ("id", *attrs)}
-
-    def _matches(self, job: Job, constraint: dict[str, Any]) -> bool:
-        return all(self._match(job, name, values) for name, values in constraint.items())
-
-    def _match(self, job: Job, name: str, values: list[Any]) -> bool:
-        if name in ("and", "or", "not"):
-            found = [self._matches(job, each) for each in values]
-            return {"and": all(found), "or": any(found), "not": not all(found)}[name]
-        row = self._listed(job, ["all"])
-        if name == "states":
-            unknown = [value for value in values if value not in STATES]
-            if unknown:
-                text = f"invalid payload: constraint object invalid: invalid states value '{unknown[0]}' specified"
-                raise fail(errno.EPROTO, text)
-            return any(job.state & STATES[value] for value in values)
-        if name in ("userid", "name", "queue"):
-            return row.get(name) in values
-        if name == "hostlist":
-            return bool(
-                {*lists.expand(row.get("nodelist", ""))} & {*lists.expand(",".join(values))}
-            )
-        if name == "ranks":
-            return bool({*lists.ids(row.get("ranks", ""))} & {*lists.ids(",".join(values))})
-        if name.startswith("t_"):
-            sign = values[0][:2] if values[0][1] == "=" else values[0][0]
-            limit, when = float(values[0][len(sign) :]), row.get(name)
-            return when is not None and bool(COMPARED[sign](when, limit))
-        raise fail(
-            errno.EPROTO,
-            f"invalid payload: constraint object invalid: unknown constraint operator: {name}",
-        )
 
     async def rpc_job_list_list(self, payload: dict[str, Any], uid: int) -> dict[str, Any]:
         """Pending by priority, then running, then inactive, the newest first."""
-        constraint, since = payload.get("constraint", {}), payload.get("since", 0.0)
-        found = [job for job in self.lead.queue.jobs.values() if self._matches(job, constraint)]
+        limit, attrs = _needed(payload, "max_entries"), _attributes(payload)
+        if limit < 0:
+            raise fail(errno.EPROTO, "invalid payload: max_entries < 0 not allowed")
+        meant, since = constraints.compiled(payload.get("constraint", {})), payload.get("since", 0)
+        found = [job for job in self.lead.queue.jobs.values() if meant(self._row(job))]
         pending = [job for job in found if job.state & STATES["pending"]]
         running = [job for job in found if job.state & STATES["running"]]
         ended = [job for job in found if job.state == INACTIVE and job.ended > since]
@@ -96,42 +70,78 @@ class JobMethods:
             *sorted(running, key=lambda job: -job.started),
             *sorted(ended, key=lambda job: -job.ended),
         ]
-        limit = payload.get("max_entries") or len(rows)
-        return {"jobs": [self._listed(job, payload["attrs"]) for job in rows[:limit]]}
+        return {"jobs": [self._listed(job, attrs) for job in rows[: limit or len(rows)]]}
 
     async def rpc_job_list_list_id(self, payload: dict[str, Any], uid: int) -> dict[str, Any]:
         """One job."""
-        return {"job": self._listed(self._job(payload["id"]), payload["attrs"])}
+        attrs = _attributes(payload)
+        return {"job": self._listed(self._job(payload["id"]), attrs)}
 
     async def rpc_job_list_job_stats(self, payload: dict[str, Any], uid: int) -> dict[str, Any]:
         """How many jobs there are in each state."""
         names = ("depend", "priority", "sched", "run", "cleanup", "inactive")
         jobs = self.lead.queue.jobs.values()
         counted = {name: sum(job.state == STATES[name] for job in jobs) for name in names}
-        return {"job_states": {**counted, "total": len(jobs)}, "queues": []}
+        ended = [job.result for job in jobs if job.state == INACTIVE]
+        return {
+            "job_states": {**counted, "total": len(jobs)},
+            **{name: ended.count(result) for result, name in COUNTED.items()},
+            **{"timeout": 0, "inactive_purged": 0, "queues": []},
+        }
 
     async def rpc_job_info_lookup(self, payload: dict[str, Any], uid: int) -> dict[str, Any]:
-        """A jobspec, for the instance's owner and the job's own user."""
-        job = self._job(payload["id"])
+        """A jobspec or the eventlog, for the instance's owner and the job's own user."""
+        if payload["flags"] & ~(DECODE | CURRENT):
+            raise fail(errno.EPROTO, "lookup request rejected with invalid flag")
+        job = self._job(payload["id"], "invalid job id")
         if uid not in (0, self.lead.owner, job.user_id):
-            raise fail(errno.EPERM)
-        return {"id": job.number, "jobspec": json.dumps(job.jobspec, separators=(",", ":"))}
+            raise fail(errno.EPERM, "access is restricted to job/instance owner")
+        answer: dict[str, Any] = {"id": job.number}
+        for key in payload["keys"]:
+            if key == "jobspec":
+                text = json.dumps(job.jobspec, separators=(",", ":"))
+                answer[key] = job.jobspec if payload["flags"] & DECODE else text
+            elif key == "eventlog":
+                rows = [json.dumps(event, separators=(",", ":")) + "\n" for event in job.events]
+                answer[key] = "".join(rows)
+            else:
+                raise fail(errno.ENOENT, f"{key}: key not found")
+        return answer
 
     async def rpc_job_manager_events_journal(
         self, payload: dict[str, Any], uid: int
     ) -> AsyncIterator[dict[str, Any]]:
-        """Every active job with its jobspec, then an entry of no job."""
+        """Every active job's events with its jobspec, an entry of no job, and then each new event."""
         self.lead.owner_only(uid)
-        return self._journal()
+        return self._journal(payload)
 
-    async def _journal(self) -> AsyncIterator[dict[str, Any]]:
-        for job in [*self.lead.queue.jobs.values()]:
-            if job.state != INACTIVE:
-                context = {"userid": job.user_id, "urgency": job.urgency, "flags": 0, "version": 1}
-                event = {"timestamp": job.submitted, "name": "submit", "context": context}
-                yield {"id": job.number, "events": [event], "jobspec": job.jobspec}
-        yield {"id": -1, "events": []}
-        await self.lead.ending.wait()
+    async def _journal(self, payload: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        allowed, denied = payload.get("allow"), payload.get("deny", {})
+
+        def wanted(event: dict[str, Any]) -> bool:
+            return (allowed is None or event["name"] in allowed) and event["name"] not in denied
+
+        backlog: list[dict[str, Any]] = [
+            {"id": job.number, "events": [*job.events], "jobspec": job.jobspec}
+            for job in self.lead.queue.jobs.values()
+            if payload.get("full") or job.state != INACTIVE
+        ]
+        sentinel: dict[str, Any] = {"id": -1, "events": []}
+        left = len(backlog) + 1
+        async for entry in self.followers.after([*backlog, sentinel]):
+            events = [event for event in entry["events"] if wanted(event)]
+            left -= 1
+            if events or left >= 0:
+                yield {**entry, "events": events}
+
+    def note(self, job: Job, name: str, **context: Any) -> None:
+        """Add an event to a job's log, and tell who follows."""
+        self.tell(job, job.note(name, **context))
+
+    def tell(self, job: Job, event: dict[str, Any]) -> None:
+        """Tell who follows of an event that is in the log; the first comes with the jobspec."""
+        more = {"jobspec": job.jobspec} if event["name"] == "submit" else {}
+        self.followers.tell({"id": job.number, "events": [event], **more})
 
     async def rpc_job_manager_queue_status(
         self, payload: dict[str, Any], uid: int
@@ -148,8 +158,10 @@ class JobMethods:
             raise fail(errno.ENOENT, "job is inactive")
         if uid not in (0, self.lead.owner, job.user_id):
             raise fail(errno.EPERM, "guests can only add a memo to their own jobs")
-        notes = {**job.memo, **payload["memo"]}
-        job.memo = {key: value for key, value in notes.items() if value is not None}
+        if not isinstance(payload["memo"], dict):
+            raise fail(errno.EINVAL)
+        job.memo = _merged(job.memo, payload["memo"])
+        self.note(job, "memo", **payload["memo"])
 
     async def rpc_standin_submit(self, payload: dict[str, Any], uid: int) -> dict[str, Any]:
         """Take a job in."""
@@ -168,6 +180,10 @@ class JobMethods:
         if why:
             del queue.jobs[job.number]
             raise fail(errno.EOVERFLOW, why)
+        self.tell(job, job.events[0])
+        for name in ("validate", "depend"):
+            self.note(job, name)
+        self.note(job, "priority", priority=job.urgency)
         self.lead.changed.set()
         return {"id": job.number}
 
@@ -180,7 +196,7 @@ class JobMethods:
         except KeyError:
             user = str(job.user_id)
         return {
-            **job.listed(),
+            **self._row(job),
             "user": user,
             "status": job.status,
             "output": "".join(job.output),
@@ -194,6 +210,32 @@ class JobMethods:
         if uid not in (0, self.lead.owner, job.user_id):
             raise fail(errno.EPERM)
         if job.state == SCHED:
-            job.state, job.ended, job.status = INACTIVE, time.time(), 1
+            job.state, job.ended, job.status, job.canceled = INACTIVE, time.time(), 1, True
+            self.note(job, "exception", type="cancel", severity=0, note="", userid=uid)
+            self.note(job, "clean")
             job.output.append("exception: cancel\n")
             self.lead.changed.set()
+
+
+def _needed(payload: dict[str, Any], key: str) -> Any:
+    if key not in payload:
+        raise fail(errno.EPROTO, f"invalid payload: Object item not found: {key}")
+    return payload[key]
+
+
+def _attributes(payload: dict[str, Any]) -> list[str]:
+    attrs: list[str] = _needed(payload, "attrs")
+    unknown = [name for name in attrs if name not in ATTRIBUTES]
+    if unknown:
+        raise fail(errno.EINVAL, f"{unknown[0]} is not a valid attribute")
+    return attrs
+
+
+def _merged(notes: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """Return notes with others laid over them at every depth; null takes one away, and so does an empty object."""
+    made = {**notes}
+    for key, value in more.items():
+        old = made.get(key)
+        inner = old if isinstance(old, dict) else {}
+        made[key] = _merged(inner, value) if isinstance(value, dict) else value
+    return {key: value for key, value in made.items() if value is not None and value != {}}

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 INVALID = "flux-imp: Fatal: exec: signature validation failed: sign-munge-verify: munge_decode: "
 
@@ -44,12 +45,21 @@ async def task(job: dict[str, Any]) -> tuple[int, str]:
     return code, note + output + errors
 
 
-async def command(words: list[str], given: str) -> tuple[int, str, str]:
-    """Run a command here as flux exec does; return its exit code, output and errors."""
+class Said(NamedTuple):
+    """What a command of flux exec came to; `error` is the errno where it did not start."""
+
+    error: int
+    code: int = 0
+    output: str = ""
+    errors: str = ""
+
+
+async def command(words: list[str], given: str) -> Said:
+    """Run a command here as flux exec does; a signal's exit code is negative."""
     try:
-        return await _call(words, given.encode())
+        return Said(0, *await _call(words, given.encode()))
     except OSError as error:
-        return 127, "", f"{words[0]}: {error.strerror}\n"
+        return Said(error.errno or errno.EINVAL)
 
 
 async def _call(command: list[str], given: bytes, cwd: str | None = None) -> tuple[int, str, str]:
