@@ -79,7 +79,7 @@ EXAMPLES = r"""
   flux.burst.flux_queue_info:
     attribute: burst
     value: compute-engine
-    users: [alice, "2001"]
+    users: [root, "2001"]
     names: [simulation]
     cache_dir: ""
 """

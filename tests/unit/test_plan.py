@@ -56,8 +56,8 @@ def decide(jobs: list[Row], ranks: list[Row] | None = None, **request: Any) -> P
     return plan(jobs, cluster() if ranks is None else ranks, asked)
 
 
-def case(name: str, jobs: list[Row], ranks: list[Row], request: Row, /, **expected: Any) -> Any:
-    return pytest.param(jobs, ranks, request, expected, id=name)
+def case(name: str, queue: list[Row], nodes: list[Row], asked: Row, /, **expected: Any) -> Any:
+    return pytest.param(queue, nodes, asked, expected, id=name)
 
 
 GPU = {"properties": ["gpu"]}
