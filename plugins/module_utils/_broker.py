@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ansible_collections.flux.burst.plugins.module_utils import (
+    _curve,
     _diagnose,
     _files,
     _units,
@@ -281,8 +282,8 @@ class Broker:
         )
 
 
-def evidence_of(unit: _units.Unit) -> _diagnose.Evidence:
-    """Return what this machine knows of its broker: what it says, and whether the lead answers where it tries."""
+def evidence_of(unit: _units.Unit, curve_cert: str = "") -> _diagnose.Evidence:
+    """Return what this machine knows of its broker: what it says, its certificate, whether the lead answers there."""
     name = socket.gethostname()
     address, port = _diagnose.joining(unit.status_text)
     return _diagnose.Evidence(
@@ -292,13 +293,14 @@ def evidence_of(unit: _units.Unit) -> _diagnose.Evidence:
         exit_code=unit.exit_code,
         log=tuple(_units.journal(unit, JOURNAL_LINES)),
         lead_port=_zmtp.problem(address, port, GREETING) if address else "",
+        certificate=_curve.known_fingerprint(curve_cert),
         reached=True,
     )
 
 
 def shown(evidence: _diagnose.Evidence) -> dict[str, Any]:
     """Return what flux_nodes takes of this machine on the lead."""
-    keys = ("hostname", "status", "exit_code", "log", "lead_port", "reached")
+    keys = ("hostname", "status", "exit_code", "log", "lead_port", "certificate", "reached")
     return {key: value for key, value in asdict(evidence).items() if key in keys}
 
 

@@ -20,7 +20,8 @@ class Evidence:
     `hostname` is its kernel's, `status` the unit's StatusText, `exit_code` its ExecMainStatus, `log` the broker's
     journal there. `lead_log` are the lead's lines on it, `overlay` the overlay's error, `drain_reason` the drain's.
     `proof` is what a command said that ran there for the lead, `lead_port` what is wrong with the lead's port as seen
-    from there. `reached` is whether anything of it was ever seen.
+    from there. `certificate` and `lead_certificate` are the fingerprints of both curve certificates. `reached` is
+    whether anything of it was ever seen.
     """
 
     host: str
@@ -34,6 +35,8 @@ class Evidence:
     drain_reason: str = ""
     proof: str = ""
     lead_port: str = ""
+    certificate: str = ""
+    lead_certificate: str = ""
     reached: bool = False
 
 
@@ -193,6 +196,8 @@ RULES = (
     ),
 )
 JOINING = "Joining Flux instance"
+# So many digits of a fingerprint tell two certificates apart.
+SHOWN = 16
 
 
 def diagnose(evidence: Evidence) -> Finding:
@@ -228,6 +233,26 @@ def _told(where: str, text: str) -> str:
     return f"{who[where]} '{text.strip()}'"
 
 
+def _certificate(evidence: Evidence) -> tuple[str, str]:
+    """Return cause and remedy where the port greets with CURVE, nobody refuses it, and still it does not get in."""
+    stuck = f"it is still '{evidence.status}' though the lead's port answers"
+    mine, theirs = evidence.certificate, evidence.lead_certificate
+    if not mine or not theirs:
+        return (
+            f"{stuck}, which a certificate that differs does",
+            "restart the lead if its certificate is new, and run the burst again",
+        )
+    if mine == theirs:
+        return (
+            f"{stuck}, and its certificate is the one in the lead's file",
+            "restart the lead, which runs with an older one",
+        )
+    return (
+        f"{stuck}: its certificate has fingerprint {mine[:SHOWN]}, the lead's {theirs[:SHOWN]}",
+        "run the burst again, which puts the lead's in place",
+    )
+
+
 def _silent(evidence: Evidence) -> Finding:
     if evidence.hostname and evidence.hostname != evidence.host:
         return Finding(
@@ -241,13 +266,7 @@ def _silent(evidence: Evidence) -> Finding:
         remedy = "see burst_lead_address and burst_lead_port, and the lead's firewall"
         return Finding(evidence.host, "lead_port", cause, remedy)
     if evidence.status.startswith(JOINING):
-        # The port greets with CURVE, nobody refused it, and still it does not get in.
-        return Finding(
-            evidence.host,
-            "certificate",
-            f"it is still '{evidence.status}' though the lead's port answers, which a certificate that differs does",
-            "restart the lead if its certificate is new, and run the burst again",
-        )
+        return Finding(evidence.host, "certificate", *_certificate(evidence))
     if evidence.exit_code or evidence.log:
         last = evidence.log[-1] if evidence.log else "nothing"
         return Finding(

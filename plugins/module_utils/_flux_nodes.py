@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from ansible_collections.flux.burst.plugins.module_utils import (
+    _curve,
     _diagnose,
     _flux,
     _flux_queue,
@@ -26,7 +27,7 @@ EVENTS = ("online", "offline", "drain", "undrain")
 # A job's end is no event of the resource journal: while jobs are awaited the lead is asked once in so many seconds.
 LOOK = 0.5
 LOG_LINES = 4
-# Older lines, in seconds, are of something else.
+# Lines that are older than the wait by so many seconds are of something else.
 LOG_AGE = 120.0
 PROOF_LIMIT = 30
 
@@ -116,22 +117,24 @@ def jobs_on(client: _flux.FluxClient, ranks: set[int]) -> dict[int, list[str]]:
     return found
 
 
-def lead_log(client: _flux.FluxClient, host: str, rank: int) -> list[str]:
-    """Return the last lines of the lead's log (flux-dmesg(1)) that speak of a node."""
-    told = re.compile(rf"(?<![\w.-]){re.escape(host)}(?![\w.-])|\(rank {rank}\)|handshake failed")
+def lead_log(client: _flux.FluxClient, since: float) -> list[str]:
+    """Return what the lead logged since a time (epoch seconds) that is a warning at least, see flux-dmesg(1)."""
     stream, found = client.stream("log.dmesg", {"follow": False, "nobacklog": False}), []
     while (text := stream.next()) is not None:
         # As in RFC 5424, but Flux writes severity * 8 + facility; what is below a warning (4) tells nothing.
         head, _unused, message = text.partition(" - - ")
         fields = re.match(r"<(\d+)>\d+ (\S+)", head)
-        if not fields or int(fields[1]) // 8 > 4 or not told.search(message):
+        if not fields or int(fields[1]) // 8 > 4:
             continue
-        if (
-            datetime.fromisoformat(fields[2].replace("Z", "+00:00")).timestamp()
-            > time.time() - LOG_AGE
-        ):
+        if datetime.fromisoformat(fields[2].replace("Z", "+00:00")).timestamp() > since:
             found.append(message.strip())
-    return found[-LOG_LINES:]
+    return found
+
+
+def speaking_of(lines: Iterable[str], host: str, rank: int) -> list[str]:
+    """Return the last of these lines that speak of a node."""
+    told = re.compile(rf"(?<![\w.-]){re.escape(host)}(?![\w.-])|\(rank {rank}\)|handshake failed")
+    return [line for line in lines if told.search(line)][-LOG_LINES:]
 
 
 def findings(
@@ -139,12 +142,17 @@ def findings(
     ranks: Sequence[_flux_resource.Rank],
     seen: set[int],
     reports: Mapping[str, Mapping[str, Any]],
+    waited: float,
 ) -> list[_diagnose.Finding]:
-    """Return for each of these nodes why it is not there.
+    """Return for each of these nodes why it is not there, though it was waited for so many seconds.
 
     reports are what flux_broker found on the machines themselves, by hostname; seen are ranks that were online once.
     """
-    found = []
+    if not ranks:
+        return []
+    found, lines = [], lead_log(client, time.time() - LOG_AGE - waited)
+    bootstrap = client.rpc("config.get").get("bootstrap") or {}
+    certificate = _curve.known_fingerprint(bootstrap.get("curve_cert", ""))
     for rank in ranks:
         report = reports.get(rank.host) or {}
         evidence = _diagnose.Evidence(
@@ -155,7 +163,9 @@ def findings(
             exit_code=int(report.get("exit_code", 0)),
             log=tuple(map(str, report.get("log", ()))),
             lead_port=str(report.get("lead_port", "")),
-            lead_log=tuple(lead_log(client, rank.host, rank.rank)),
+            lead_log=tuple(speaking_of(lines, rank.host, rank.rank)),
+            certificate=str(report.get("certificate", "")),
+            lead_certificate=certificate,
             overlay=rank.overlay_error,
             drain_reason=rank.drain_reason or "",
             reached=bool(report) or rank.rank in seen,

@@ -20,6 +20,10 @@ options:
     description: Unit of the broker.
     type: str
     default: flux.service
+  curve_cert:
+    description: The broker's curve certificate.
+    type: path
+    default: /etc/flux/system/curve.cert
 extends_documentation_fragment:
   - flux.burst._attributes.info
 """
@@ -41,6 +45,7 @@ evidence:
     exit_code: 0
     log: []
     lead_port: ""
+    certificate: 5b0e7b9a4f1c3d2e8a7f6c5d4b3a29180716253443526170f9e8d7c6b5a49382
     reached: true
   contains:
     hostname:
@@ -59,6 +64,10 @@ evidence:
     lead_port:
       description: What is wrong with the lead's port as seen from here while it joins, empty where nothing is.
       type: str
+    certificate:
+      description: Fingerprint of O(curve_cert), as RV(flux.burst.flux_identity_info#module:cert_fingerprint); empty
+        where it cannot be read.
+      type: str
     reached:
       description: Always true.
       type: bool
@@ -72,12 +81,16 @@ from ansible_collections.flux.burst.plugins.module_utils._errors import failing_
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={"service": {"type": "str", "default": "flux.service"}},
+        argument_spec={
+            "service": {"type": "str", "default": "flux.service"},
+            "curve_cert": {"type": "path", "default": "/etc/flux/system/curve.cert"},
+        },
         supports_check_mode=True,
     )
     with failing_module(module):
         unit = _units.show(module.params["service"])
-        module.exit_json(changed=False, evidence=_broker.shown(_broker.evidence_of(unit)))
+        evidence = _broker.evidence_of(unit, module.params["curve_cert"])
+        module.exit_json(changed=False, evidence=_broker.shown(evidence))
 
 
 if __name__ == "__main__":

@@ -106,7 +106,6 @@ bootstrap:
     curve_cert: /etc/flux/system/curve.cert
 """
 
-import hashlib
 import pwd
 import re
 import subprocess
@@ -115,6 +114,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flux.burst.plugins.module_utils import _flux
+from ansible_collections.flux.burst.plugins.module_utils._curve import fingerprint
 from ansible_collections.flux.burst.plugins.module_utils._errors import FluxError, failing_module
 
 
@@ -175,23 +175,6 @@ def security_version(text: str) -> str:
     """Return flux-security's version from the output of `flux version`."""
     found = re.search(r"^libflux-security:\s*([0-9.]+)", text, re.MULTILINE)
     return found[1] if found else ""
-
-
-def fingerprint(path: str) -> str:
-    """Return the SHA-256 of a certificate's public key. Raises FluxError for a file that cannot be read."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = re.search(r'^\s*public-key\s*=\s*"(.*)"', file.read(), re.MULTILINE)
-    except OSError as error:
-        raise FluxError(
-            f"wanted the lead's curve certificate at {path}, found '{error.strerror}': run as root or as the "
-            "instance's owner, on the lead's host."
-        ) from None
-    if not found:
-        raise FluxError(
-            f"wanted a curve certificate at {path}, found no public-key in it: make one with flux keygen."
-        )
-    return hashlib.sha256(found[1].encode()).hexdigest()
 
 
 def munge() -> str:

@@ -271,7 +271,9 @@ class Nodes:
         )
         now = self._now()
         missing = [rank for rank in now if rank.state not in ("free", "allocated")]
-        found = _flux_nodes.findings(self.client, missing, watch.seen, self.params["reports"])
+        found = _flux_nodes.findings(
+            self.client, missing, watch.seen, self.params["reports"], self.params["timeout"]
+        )
         there = [rank for rank in now if rank not in missing]
         if self.params["prove"] and there:
             uid = int(self.client.attribute("security.owner"))

@@ -281,6 +281,18 @@ def test_what_the_machine_itself_reported_is_named_as_the_cause(fresh: Instance)
     assert [row["stage"] for row in found] == ["certificate", "lead_port", "certificate"]
 
 
+def test_certificates_are_told_by_their_fingerprints(fresh: Instance) -> None:
+    mine = module(fresh, "flux_identity_info")["cert_fingerprint"]
+    stuck = {"status": "Joining Flux instance via tcp://x", "lead_port": ""}
+    reports = {
+        "b-1": {**stuck, "certificate": "ab" * 32},
+        "b-2": {**stuck, "certificate": mine},
+    }
+    found = online(fresh, "b-1", "b-2", timeout=0, reports=reports)["findings"]
+    assert f"fingerprint {'ab' * 8}, the lead's {mine[:16]}" in found[0]["cause"]
+    assert found[1]["remedy"] == "restart the lead, which runs with an older one"
+
+
 def test_hosts_in_another_order_are_told_by_the_lead(fresh: Instance) -> None:
     config = fresh.config("b-2")
     system = config / "system.toml"

@@ -71,7 +71,7 @@ FAULTS = [
         "another certificate",
         f"rm {CERT}; flux keygen {CERT} && chown flux {CERT} && chmod 600 {CERT}",
         "certificate",
-        "though the lead's port answers",
+        "its certificate has fingerprint ",
     ),
     Fault("no certificate", f"rm {CERT}", "certificate", "No such file or directory"),
     Fault("an open certificate", f"chmod 644 {CERT}", "certificate", "readable by group/other"),

@@ -33,6 +33,16 @@ BLOCKED = "no answer within 5 s: a firewall drops it, or the address is wrong"
             "unable to resolve upstream peer x",
         ),
         ({"status": JOINING}, "certificate", "though the lead's port answers"),
+        (
+            {"status": JOINING, "certificate": "5b" * 32, "lead_certificate": "a0" * 32},
+            "certificate",
+            "its certificate has fingerprint 5b5b5b5b5b5b5b5b, the lead's a0a0a0a0a0a0a0a0",
+        ),
+        (
+            {"status": JOINING, "certificate": "5b" * 32, "lead_certificate": "5b" * 32},
+            "certificate",
+            "its certificate is the one in the lead's file",
+        ),
         ({"status": JOINING, "lead_log": [HANDSHAKE]}, "certificate", "ZMTP cryptographic error"),
         (
             {"log": ["overlay.err[2]: Error loading certificate: /c: No such file or directory"]},
