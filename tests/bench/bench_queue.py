@@ -14,10 +14,15 @@ from pathlib import Path
 
 from figures import TOP, figure, machine, say, timed
 
-sys.path[:0] = [str(TOP), str(TOP / "tests/contract")]
+sys.path[:0] = [
+    str(path)
+    for path in (TOP, TOP / "tests/contract", TOP / "tests/unit", TOP / ".cache/collections")
+]
 
+from ansible_collections.flux.burst.plugins.module_utils._plan import plan
 from flux_instances import Instance, eventually
 from flux_modules import module
+from large_plan import large_plan
 
 INSIDE = Path(__file__).with_name("queue_inside.py")
 RANKS = 2000
@@ -82,14 +87,22 @@ def queue(jobs: int, marked: int) -> bool:
     return good
 
 
+def planning() -> bool:
+    """Plan for thousands of jobs and ranks."""
+    jobs, ranks, request = large_plan()
+    runs = [timed(lambda: plan(jobs, ranks, request)) for _unused in range(5)]
+    return figure(f"plan_{len(jobs)}_jobs_{len(ranks)}_ranks", runs, "s", "< 1")
+
+
 def main() -> None:
-    """Run the parts that are named, or all."""
+    """Run all parts."""
     if not Path("/usr/bin/flux").exists():
         raise SystemExit(
             "bench-queue: wanted the real Flux in /usr, found none: build and install it."
         )
     say(f"# {machine()}")
-    good = queue(10_000, 100)
+    good = planning()
+    good &= queue(10_000, 100)
     good &= queue(10_000, 0)
     say(
         "# 10,000 of 10,000 marked: every job is read, listed and explained; the targets are those of 100"

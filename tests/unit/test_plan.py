@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,6 +14,7 @@ from ansible_collections.flux.burst.plugins.module_utils._errors import SpecErro
 from ansible_collections.flux.burst.plugins.module_utils._plan import Plan, Request, plan
 from hypothesis import given
 from hypothesis import strategies as st
+from large_plan import large_plan
 
 Row = dict[str, Any]
 
@@ -1155,34 +1155,11 @@ def test_a_second_run_while_the_machines_boot_asks_for_nothing_more(
 
 
 def test_five_thousand_jobs_meet_five_thousand_nodes() -> None:
-    number = 5000
-    allowed = [f"b-{place}" for place in range(1, number - 999)]
-    ranks = [
-        rank(
-            f"w-{place}",
-            "allocated" if place % 2 else "free",
-            rank=place,
-            free_cores=place % 2 or 2,
-        )
-        for place in range(number - len(allowed))
-    ]
-    ranks += [
-        rank(host, "down", rank=number + place, cores=2 + place % 3, properties=[f"p{place % 4}"])
-        for place, host in enumerate(allowed)
-    ]
-    jobs = [
-        job(f"f{place:04}", nodes=1, duration=60.0, constraints={"properties": [f"p{place % 4}"]})
-        if place % 2
-        else slots(2, f"f{place:04}", duration=float(place + 1))
-        for place in range(number)
-    ]
-    request = Request(allowed, machine_types=[LARGE], max_hosts=2500, max_run_seconds=9000)
-    started = time.perf_counter()
+    jobs, ranks, request = large_plan()
     decided = plan(jobs, ranks, request)
-    print(f"{number} jobs, {number} ranks: {time.perf_counter() - started:.3f} s")
     # 500 half nodes and 500 whole ones are free: 1500 slots, for 750 of the jobs that ask for two of them.
     assert len(decided.local_jobs) == 750
-    assert len(decided.jobs) + len(decided.left) == number - 750
+    assert len(decided.jobs) + len(decided.left) == len(jobs) - 750
     assert len(decided.new_hosts) == 2500
     assert plan(jobs[::-1], ranks[::-1], request) == decided
     assert len(plan(jobs, ranks, replace(request, sizing="widest")).new_hosts) == 2
