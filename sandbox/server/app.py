@@ -13,15 +13,25 @@ from urllib.parse import parse_qsl, urlsplit
 
 from aiohttp import web
 
-from sandbox.server import batch, catalog, firewalls, instance_methods, nat, networks, resources
+from sandbox.server import (
+    batch,
+    catalog,
+    firewalls,
+    instance_methods,
+    nat,
+    networks,
+    policies,
+    quotas,
+    resources,
+)
 from sandbox.server.api import Api
 from sandbox.server.errors import ApiError
 from sandbox.server.oauth import TokenError, Tokens
 from sandbox.server.requestlog import RequestLog
-from sandbox.server.state import Cloud, Resource
+from sandbox.server.state import Cloud, Key, Resource
 
 BODY_LIMIT = 16 << 20
-METHOD_MODULES = (resources, networks, nat, firewalls, instance_methods)
+METHOD_MODULES = (resources, quotas, networks, nat, firewalls, policies, instance_methods)
 """Importing them registers their methods."""
 COUNTED = ("networks", "subnetworks", "routers", "firewalls", "addresses")
 
@@ -58,6 +68,8 @@ class Frontend:
         app.router.add_post("/batch/compute/v1", self.batch)
         app.router.add_get("/sandbox/status", self.status)
         app.router.add_get("/sandbox/serial/{project}/{name}", self.serial)
+        app.router.add_put("/sandbox/quotas", self.quotas)
+        app.router.add_post("/sandbox/preempt/{project}/{name}", self.preempt)
         app.router.add_post("/sandbox/shutdown", self.stop)
         app.router.add_route("*", "/{path:.*}", self.compute)
         return app
@@ -121,6 +133,21 @@ class Frontend:
             return web.Response(status=404, text=text)
         text = await cloud.thread(cloud.backend.serial, part["project"], part["name"])
         return web.Response(text=text)
+
+    async def quotas(self, request: web.Request) -> web.Response:
+        """Set the limits that are not the usual ones: {REGION or "global": {METRIC: LIMIT}}."""
+        self.api.cloud.quotas = await request.json()
+        return _json({})
+
+    async def preempt(self, request: web.Request) -> web.Response:
+        """Take a machine away as a spot machine is, and answer when it is gone."""
+        cloud, operations, part = self.api.cloud, self.api.operations, request.match_info
+        for key in cloud.table(part["project"], "instances"):
+            if key.name == part["name"]:
+                operation = instance_methods.preempt(cloud, operations, key)
+                done = Key(key.project, key.scope, "operations", operation["name"])
+                return _json(await operations.wait(done))
+        return _json({"error": f"there is no machine {part['name']}"}, 404)
 
     async def stop(self, request: web.Request) -> web.Response:
         """End the server, and all machines with it."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import zlib
-from typing import Any
+from typing import Any, NamedTuple
 
 PROJECT, SITE_PROJECT = "sandbox-project", "sandbox-site"
 NUMBERS = {PROJECT: "100000000001", SITE_PROJECT: "100000000002"}
@@ -43,7 +43,32 @@ FAMILIES = {
     "h3-standard": (4, (88,)),
 }
 SHARED = {"e2-micro": 1, "e2-small": 2, "e2-medium": 4}
-QUOTAS = {"CPUS": 2400.0, "IN_USE_ADDRESSES": 575.0, "INSTANCES": 6000.0, "NETWORKS": 15.0}
+# Machine types that bring GPUs: name -> (vCPUs, GiB of memory, accelerator type, how many).
+WITH_GPUS = {
+    "g2-standard-4": (4, 16, "nvidia-l4", 1),
+    "g2-standard-24": (24, 96, "nvidia-l4", 2),
+    "a2-highgpu-1g": (12, 85, "nvidia-tesla-a100", 1),
+    "a2-highgpu-2g": (24, 170, "nvidia-tesla-a100", 2),
+}
+# What n1 machines can have added.
+ACCELERATORS = ("nvidia-tesla-t4", "nvidia-tesla-v100", "nvidia-tesla-p4")
+# Not every zone has every family.
+ONLY_IN = {"h3": ("us-central1-a",), "a2": ("us-central1-a", "us-central1-c")}
+OWN_METRICS = ("n2", "n2d", "c2", "c2d", "c3", "a2")
+QUOTAS = {
+    "CPUS": 50000.0,
+    **{f"{family.upper()}_CPUS": 50000.0 for family in OWN_METRICS},
+    "PREEMPTIBLE_CPUS": 50000.0,
+    "NVIDIA_T4_GPUS": 64.0,
+    "NVIDIA_L4_GPUS": 64.0,
+    "NVIDIA_A100_GPUS": 16.0,
+    "PREEMPTIBLE_NVIDIA_T4_GPUS": 64.0,
+    "PREEMPTIBLE_NVIDIA_L4_GPUS": 64.0,
+    "IN_USE_ADDRESSES": 575.0,
+    "STATIC_ADDRESSES": 175.0,
+    "INSTANCES": 20000.0,
+}
+PROJECT_QUOTAS = {"NETWORKS": 15.0, "CPUS_ALL_REGIONS": 200000.0, "GPUS_ALL_REGIONS": 64.0}
 
 
 def fixed_id(path: str) -> str:
@@ -72,7 +97,6 @@ def project_resource(project: str) -> dict[str, Any]:
         **_base("project", f"projects/{project}", project),
         "id": NUMBERS.get(project, fixed_id(project)),
         "commonInstanceMetadata": {"kind": "compute#metadata", "fingerprint": "4wXsUOIZDU8="},
-        "quotas": [{"metric": "NETWORKS", "limit": QUOTAS["NETWORKS"], "usage": 0.0}],
         "xpnProjectStatus": "UNSPECIFIED_XPN_PROJECT_STATUS",
         "defaultNetworkTier": "PREMIUM",
     }
@@ -86,9 +110,6 @@ def regions(project: str) -> dict[str, dict[str, Any]]:
             "description": region,
             "status": "UP",
             "zones": [f"{BASE}/projects/{project}/zones/{zone}" for zone in zones],
-            "quotas": [
-                {"metric": metric, "limit": limit, "usage": 0.0} for metric, limit in QUOTAS.items()
-            ],
             "supportsPzs": False,
         }
         for region, zones in REGIONS.items()
@@ -110,17 +131,50 @@ def zones(project: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def _sizes() -> dict[str, tuple[int, int, bool]]:
+class Size(NamedTuple):
+    """What a machine type has; memory in MiB."""
+
+    cpus: int
+    memory_mb: int
+    shared: bool = False
+    accelerators: tuple[dict[str, Any], ...] = ()
+
+
+def _sizes() -> dict[str, Size]:
     sizes = {
-        f"{family}-{count}": (count, int(count * memory * 1024), False)
+        f"{family}-{count}": Size(count, int(count * memory * 1024))
         for family, (memory, counts) in FAMILIES.items()
         for count in counts
     }
-    return sizes | {name: (2, memory * 1024, True) for name, memory in SHARED.items()}
+    sizes |= {name: Size(2, memory * 1024, True) for name, memory in SHARED.items()}
+    for name, (cpus, memory, kind, count) in WITH_GPUS.items():
+        accelerator = {"guestAcceleratorType": kind, "guestAcceleratorCount": count}
+        sizes[name] = Size(cpus, memory * 1024, accelerators=(accelerator,))
+    return sizes
 
 
 SIZES = _sizes()
-"""Machine type -> (vCPUs, MiB of memory, whether its cores are shared)."""
+"""Machine types by name."""
+
+
+def cpu_metric(machine_type: str, spot: bool) -> str:
+    """Return the quota that the vCPUs of a machine type count against."""
+    if spot:
+        return "PREEMPTIBLE_CPUS"
+    family = machine_type.partition("-")[0]
+    return f"{family.upper()}_CPUS" if family in OWN_METRICS else "CPUS"
+
+
+def gpu_metric(accelerator: str, spot: bool) -> str:
+    """Return the quota that an accelerator type counts against."""
+    name = accelerator.replace("-tesla", "").replace("-", "_").upper()
+    return f"{'PREEMPTIBLE_' if spot else ''}{name}_GPUS"
+
+
+def has_family(zone: str, machine_type: str) -> bool:
+    """Return whether a zone has the family of a machine type."""
+    family = machine_type.partition("-")[0]
+    return zone in ONLY_IN.get(family, (zone,))
 
 
 def machine_types(project: str, zone: str) -> dict[str, dict[str, Any]]:
@@ -128,17 +182,19 @@ def machine_types(project: str, zone: str) -> dict[str, dict[str, Any]]:
     return {
         name: {
             **_base("machineType", f"projects/{project}/zones/{zone}/machineTypes/{name}", name),
-            "description": f"{cpus} vCPUs, {memory / 1024:g} GB RAM",
-            "guestCpus": cpus,
-            "memoryMb": memory,
+            "description": f"{size.cpus} vCPUs, {size.memory_mb / 1024:g} GB RAM",
+            "guestCpus": size.cpus,
+            "memoryMb": size.memory_mb,
             "imageSpaceGb": 0,
             "maximumPersistentDisks": 128,
             "maximumPersistentDisksSizeGb": "263168",
             "zone": zone,
-            "isSharedCpu": shared,
+            "isSharedCpu": size.shared,
             "architecture": "X86_64",
+            **({"accelerators": list(size.accelerators)} if size.accelerators else {}),
         }
-        for name, (cpus, memory, shared) in SIZES.items()
+        for name, size in SIZES.items()
+        if has_family(zone, name)
     }
 
 

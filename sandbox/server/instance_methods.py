@@ -10,7 +10,7 @@ import logging
 import uuid
 
 from sandbox.machines import MachineError, MachineSpec
-from sandbox.server import instances
+from sandbox.server import instances, quotas
 from sandbox.server.api import Call, serve
 from sandbox.server.errors import ApiError, OperationError, invalid, stale
 from sandbox.server.operations import USER, Operations
@@ -96,6 +96,19 @@ def _delete(cloud: Cloud, operations: Operations, key: Key, user: str = USER) ->
     return operations.start("delete", key, work, user=user)
 
 
+def preempt(cloud: Cloud, operations: Operations, key: Key) -> Resource:
+    """Take an instance away as Compute Engine does when it needs a spot machine's place; return the operation."""
+    instance = cloud.find(key)
+    assert instance is not None
+    action = instance["scheduling"].get("instanceTerminationAction", "STOP")
+    end = (_delete if action == "DELETE" else _stop)(cloud, operations, key, user="system")
+
+    async def work(operation: Resource) -> None:
+        await operations.wait(_operation_key(key, end))
+
+    return operations.start("compute.instances.preempted", key, work, user="system")
+
+
 @serve("instances.insert", "POST", BASE)
 async def insert_instance(call: Call) -> Resource:
     """Make an instance; the operation is done when its machine runs."""
@@ -106,6 +119,7 @@ async def insert_instance(call: Call) -> Resource:
 
     async def work(operation: Resource) -> None:
         try:
+            quotas.check(call.cloud, key)
             await _boot(call, key, instance, place)
         except BaseException:
             call.cloud.remove(key)
@@ -165,6 +179,12 @@ async def _bulk(
     status: Resource = {"status": "CREATING", "targetVmCount": len(made), "createdVmCount": 0}
     operation["instancesBulkInsertOperationMetadata"] = {"perLocationStatus": {call.scope: status}}
     failures: list[OperationError] = []
+    try:
+        quotas.check(call.cloud, made[0][0])
+    except OperationError:
+        for key, _unused in made:
+            call.cloud.remove(key)
+        raise
 
     def part(key: Key, instance: Resource) -> Key:
         async def work(child: Resource) -> None:
@@ -180,7 +200,7 @@ async def _bulk(
                     call.cloud.remove(key)
 
         group = operation["operationGroupId"]
-        return _operation(call, call.operations.start("insert", key, work, group=group))
+        return _operation_key(key, call.operations.start("insert", key, work, group=group))
 
     children = [part(key, instance) for key, instance in made]
     await asyncio.gather(*(call.operations.wait(child, BOOT_LIMIT) for child in children))
@@ -188,7 +208,7 @@ async def _bulk(
     short = len(made) - len(failures) < least
     if short:
         status["status"] = "ROLLING_BACK"
-        undo = [_operation(call, _delete(call.cloud, call.operations, key)) for key in created]
+        undo = [_operation_key(key, _delete(call.cloud, call.operations, key)) for key in created]
         await asyncio.gather(*(call.operations.wait(key) for key in undo))
         status["deletedVmCount"] = len(created)
     status.update(status="DONE", failedToCreateVmCount=len(failures))
@@ -196,8 +216,8 @@ async def _bulk(
         raise failures[0]
 
 
-def _operation(call: Call, operation: Resource) -> Key:
-    return Key(call.project, call.scope, "operations", operation["name"])
+def _operation_key(instance: Key, operation: Resource) -> Key:
+    return Key(instance.project, instance.scope, "operations", operation["name"])
 
 
 @serve("instances.delete", "DELETE", ONE)

@@ -36,7 +36,6 @@ COPIED = (
     "description",
     "minCpuPlatform",
     "serviceAccounts",
-    "guestAccelerators",
     "reservationAffinity",
     "advancedMachineFeatures",
     "networkPerformanceConfig",
@@ -144,6 +143,29 @@ def machine_type(call: Call, value: object) -> str:
     return key.link
 
 
+def _accelerators(call: Call, body: Resource) -> list[Resource]:
+    """Return the accelerators that a request adds, each with its link. Bulk requests name them."""
+    made = []
+    for row in body.get("guestAccelerators") or ():
+        name = str(row.get("acceleratorType", "")).rpartition("/")[2]
+        if name not in catalog.ACCELERATORS:
+            why = f"Accelerator type '{name}' does not exist in zone '{call.params['zone']}'."
+            raise invalid("resource.guestAccelerators.acceleratorType", name, why)
+        link = f"{catalog.BASE}/projects/{call.project}/{call.scope}/acceleratorTypes/{name}"
+        made.append({"acceleratorType": link, "acceleratorCount": row["acceleratorCount"]})
+    return made
+
+
+def _policies(call: Call, body: Resource) -> list[str]:
+    """Return the links of the resource policies that a request names. Bulk requests name them."""
+    region, found = f"regions/{catalog.ZONES[call.params['zone']]}", []
+    for value in body.get("resourcePolicies") or ():
+        text = value if "/" in value else f"{region}/resourcePolicies/{value}"
+        field = "resource.resourcePolicies"
+        found.append(call.cloud.referenced(field, text, call.project, "resourcePolicies").link)
+    return found
+
+
 def _image(call: Call, value: object) -> Resource:
     field = "resource.disks[0].initializeParams.sourceImage"
     key = parse_reference(value, call.project)
@@ -190,6 +212,11 @@ def _disks(call: Call, body: Resource, name: str) -> list[Resource]:
 
 def _scheduling(body: Resource) -> Resource:
     given = dict(body.get("scheduling") or {})
+    stays = given.get("onHostMaintenance", "MIGRATE") == "MIGRATE"
+    name = str(body.get("machineType")).rpartition("/")[2]
+    if stays and (body.get("guestAccelerators") or catalog.SIZES[name].accelerators):
+        why = "Instances with guest accelerators do not support live migration."
+        raise invalid("resource.scheduling.onHostMaintenance", "MIGRATE", why)
     spot = given.get("provisioningModel") == "SPOT" or bool(given.get("preemptible"))
     seconds = max_run_seconds(body)
     field = "resource.scheduling.maxRunDuration"
@@ -246,6 +273,8 @@ def check(call: Call, body: Resource) -> None:
     machine_type(call, body["machineType"])
     _disks(call, body, "check")
     _scheduling(body)
+    _accelerators(call, body)
+    _policies(call, body)
     check_metadata(body.get("metadata"))
     check_labels(body.get("labels"))
 
@@ -254,6 +283,7 @@ def build(call: Call, key: Key, body: Resource, place: Place, address: str) -> R
     """Return the instance that a checked body describes, in status PROVISIONING."""
     labels = check_labels(body.get("labels"))
     tags = list(body.get("tags", {}).get("items", ()))
+    accelerators, policies = _accelerators(call, body), _policies(call, body)
     fields = {
         "zone": f"{catalog.BASE}/projects/{call.project}/{call.scope}",
         "status": "PROVISIONING",
@@ -272,10 +302,13 @@ def build(call: Call, key: Key, body: Resource, place: Place, address: str) -> R
             "enableSecureBoot": False,
             "enableVtpm": True,
             "enableIntegrityMonitoring": True,
+            **(body.get("shieldedInstanceConfig") or {}),
         },
         "shieldedInstanceIntegrityPolicy": {"updateAutoLearnPolicy": True},
         "lastStartTimestamp": now(),
         **({"labels": labels} if labels else {}),
+        **({"guestAccelerators": accelerators} if accelerators else {}),
+        **({"resourcePolicies": policies} if policies else {}),
         **{name: body[name] for name in COPIED if name in body},
     }
     instance = call.cloud.new(key, "instance", fields)

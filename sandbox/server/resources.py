@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from sandbox.server import catalog
@@ -32,6 +31,7 @@ COLLECTIONS = (
     Collection("subnetworks", "subnetwork", ("regions",)),
     Collection("routers", "router", ("regions",)),
     Collection("addresses", "address", ("regions",)),
+    Collection("resourcePolicies", "resourcePolicy", ("regions",)),
     Collection("networks", "network", ("global",), aggregated=False),
     Collection("firewalls", "firewall", ("global",), aggregated=False),
     Collection("images", "image", ("global",), aggregated=False),
@@ -142,29 +142,21 @@ def _register(collection: Collection) -> None:
             return aggregated(call, collection)
 
 
-def _register_places(word: str, places: Callable[[str], dict[str, Resource]]) -> None:
-    plural = f"{word}s"
-
-    @serve(f"{plural}.list", "GET", plural)
-    async def list_(call: Call) -> Resource:
-        found = list(places(call.project).values())
-        return listed(call, found, word, f"projects/{call.project}/{plural}")
-
-    @serve(f"{plural}.get", "GET", f"{plural}/{{{word}}}")
-    async def get(call: Call) -> Resource:
-        return places(call.project)[call.params[word]]
-
-
 for _collection in COLLECTIONS:
     _register(_collection)
-_register_places("zone", catalog.zones)
-_register_places("region", catalog.regions)
 
 
-@serve("projects.get", "GET", "")
-async def get_project(call: Call) -> Resource:
-    """Return the project."""
-    return catalog.project_resource(call.project)
+@serve("zones.list", "GET", "zones")
+async def list_zones(call: Call) -> Resource:
+    """Return the zones."""
+    found = list(catalog.zones(call.project).values())
+    return listed(call, found, "zone", f"projects/{call.project}/zones")
+
+
+@serve("zones.get", "GET", "zones/{zone}")
+async def get_zone(call: Call) -> Resource:
+    """Return a zone."""
+    return catalog.zones(call.project)[call.params["zone"]]
 
 
 @serve("images.getFromFamily", "GET", "global/images/family/{family}")

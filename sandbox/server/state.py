@@ -34,6 +34,7 @@ REFERENCE = re.compile(
     r"(?P<scope>global|(?:zones|regions)/[^/]+)/(?P<collection>[A-Za-z]+)/(?P<name>[^?#]+)"
 )
 BACKEND_THREADS = 32
+SINGULAR = {"addresses": "address", "resourcePolicies": "resource_policy"}
 
 
 @dataclass(frozen=True, order=True)
@@ -104,6 +105,8 @@ class Cloud:
         self.backend = backend
         self.busy: set[Key] = set()
         self.nat: dict[str, str] = {}
+        # Region (or "global") -> metric -> limit, where it is not the usual one.
+        self.quotas: dict[str, dict[str, float]] = {}
         self.nat_lock = asyncio.Lock()
         self._tables: dict[tuple[str, str], dict[Key, Resource]] = {}
         self._machines: dict[Key, asyncio.Lock] = {}
@@ -160,7 +163,7 @@ class Cloud:
         if key is None or key.collection != collection:
             raise invalid(field, value, "The URL is malformed.")
         if self.find(key) is None:
-            kind = collection.removesuffix("es" if collection == "addresses" else "s")
+            kind = SINGULAR.get(collection, collection.removesuffix("s"))
             raise invalid(field, value, f"The referenced {kind} resource cannot be found.")
         if key in self.busy:
             raise ApiError(400, "resourceNotReady", f"The resource '{key.path}' is not ready")
