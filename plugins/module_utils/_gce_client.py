@@ -65,6 +65,7 @@ KINDS = {
     "router": Kind("RoutersClient", "Router", "router", "region"),
     "firewall": Kind("FirewallsClient", "Firewall", "firewall", "global"),
     "instance": Kind("InstancesClient", "Instance", "instance", "zone"),
+    "policy": Kind("ResourcePoliciesClient", "ResourcePolicy", "resource_policy", "region"),
 }
 OPERATIONS = {
     "global": "GlobalOperationsClient",

@@ -7,16 +7,30 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal
 
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError, SpecError
+from ansible_collections.flux.burst.plugins.module_utils._gce_network import description
+from ansible_collections.flux.burst.plugins.module_utils._gce_place import Place, one_region
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import LABEL, last_part
-from ansible_collections.flux.burst.plugins.module_utils._reconcile import Change
-from ansible_collections.flux.burst.plugins.module_utils._spec import region, seconds
+from ansible_collections.flux.burst.plugins.module_utils._reconcile import Change, Stage
+from ansible_collections.flux.burst.plugins.module_utils._spec import seconds
 
 NAMESPACE = uuid.UUID("6f3a2f0e-58f5-4d57-9f19-2f1f8c6f6a11")
-ALIVE = ("PROVISIONING", "STAGING", "RUNNING")
+ALIVE = ("PROVISIONING", "STAGING", "RUNNING", "REPAIRING")
+DEAD = ("PENDING_STOP", "STOPPING", "STOPPED", "TERMINATED")
+# What is read of a machine that is managed here.
+FIELDS = (
+    "id,name,zone,status,creationTimestamp,machineType,labels,labelFingerprint,metadata,tags(items),"
+    "networkInterfaces(networkIP,subnetwork),scheduling,disks(diskSizeGb),serviceAccounts(email),"
+    "guestAccelerators,minCpuPlatform"
+)
+PREEMPTED = "compute.instances.preempted"
+
+Instances = Mapping[str, Mapping[str, Any]]
+"""REST resources with FIELDS, by name."""
 
 
 def request_id(burst: str, network_id: str, body: Mapping[str, Any], attempt: int) -> str:
@@ -45,29 +59,111 @@ def metadata(params: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def bulk_body(params: Mapping[str, Any], hosts: Sequence[str]) -> dict[str, Any]:
+def placement_name(burst: str) -> str:
+    """Return the name of the burst's compact placement."""
+    return f"{burst}-placement"
+
+
+def placement_body(burst: str) -> dict[str, Any]:
+    """Return the body of resourcePolicies.insert for machines that shall be near one another."""
+    return {
+        "name": placement_name(burst),
+        "description": description(burst),
+        "groupPlacementPolicy": {"collocation": "COLLOCATED"},
+    }
+
+
+def placement(burst: str, region: str, action: Literal["create", "delete"]) -> Change:
+    """Return the creation or the deletion of a compact placement."""
+    shown = {"region": region, "collocation": "COLLOCATED"}
+    before, after = ({}, shown) if action == "create" else (shown, {})
+    return Change("policy", placement_name(burst), action, before, after)
+
+
+def subnetwork(params: Mapping[str, Any]) -> str:
+    """Return the partial URL of the machines' subnetwork; by default the one that gce_network makes."""
+    own = f"regions/{one_region(params['zones'])}/subnetworks/{params['burst']}-subnet"
+    return params["subnetwork"] or f"projects/{params['project']}/{own}"
+
+
+def bulk_body(params: Mapping[str, Any], hosts: Sequence[str], place: Place) -> dict[str, Any]:
     """Return the body of instances.bulkInsert: without minCount, it is all of them or none."""
-    subnetwork = f"projects/{params['project']}/regions/{region(params['zone'])}/subnetworks/{params['burst']}-subnet"
-    disk = {"sourceImage": params["image"], "diskSizeGb": str(params["disk_size_gb"])}
     return {
         "count": str(len(hosts)),
+        **({"minCount": "1"} if params["best_effort"] else {}),
         "perInstanceProperties": {host: {} for host in hosts},
         "instanceProperties": {
-            "machineType": params["machine_type"],
-            "disks": [{"boot": True, "autoDelete": True, "initializeParams": disk}],
+            "machineType": place.machine_type,
+            "disks": [_disk(params)],
             # Without accessConfigs a machine has no public address.
-            "networkInterfaces": [{"subnetwork": subnetwork}],
+            "networkInterfaces": [{"subnetwork": subnetwork(params)}],
             "labels": labels(params),
             "metadata": {"items": _items(metadata(params))},
-            "scheduling": {
-                "maxRunDuration": {"seconds": str(_fuse(params["max_run_duration"]))},
-                "instanceTerminationAction": "DELETE",
-            },
+            "scheduling": _scheduling(params, place),
+            **_optional(params),
         },
     }
 
 
-def _fuse(text: str) -> int:
+def _disk(params: Mapping[str, Any]) -> dict[str, Any]:
+    made = {
+        "sourceImage": params["image"],
+        "diskSizeGb": str(params["disk_size_gb"]),
+        "diskType": params["disk_type"],
+    }
+    return {"boot": True, "autoDelete": True, "initializeParams": made}
+
+
+def _scheduling(params: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    stays = not (params["spot"] or place.has_gpus or params["compact"])
+    return {
+        "maxRunDuration": {"seconds": str(fuse(params["max_run_duration"]))},
+        "instanceTerminationAction": "DELETE",
+        **({"provisioningModel": "SPOT"} if params["spot"] else {}),
+        # Machines that Compute Engine cannot move while they run.
+        **({} if stays else {"onHostMaintenance": "TERMINATE", "automaticRestart": False}),
+    }
+
+
+def _optional(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the properties that are there only where they are asked for."""
+    made: dict[str, Any] = {}
+    if params["tags"]:
+        made["tags"] = {"items": sorted(params["tags"])}
+    if params["service_account"]:
+        made["serviceAccounts"] = [
+            {"email": params["service_account"], "scopes": params["service_account_scopes"]}
+        ]
+    if params["accelerator_type"]:
+        made["guestAccelerators"] = [
+            {
+                "acceleratorType": params["accelerator_type"],
+                "acceleratorCount": params["accelerator_count"],
+            }
+        ]
+    if params["min_cpu_platform"]:
+        made["minCpuPlatform"] = params["min_cpu_platform"]
+    if params["compact"]:
+        made["resourcePolicies"] = [placement_name(params["burst"])]
+    if params["shielded"]:
+        made["shieldedInstanceConfig"] = {
+            "enableSecureBoot": True,
+            "enableVtpm": True,
+            "enableIntegrityMonitoring": True,
+        }
+    if params["reservation"] == "none":
+        made["reservationAffinity"] = {"consumeReservationType": "NO_RESERVATION"}
+    elif params["reservation"] != "any":
+        made["reservationAffinity"] = {
+            "consumeReservationType": "SPECIFIC_RESERVATION",
+            "key": "compute.googleapis.com/reservation-name",
+            "values": [params["reservation"]],
+        }
+    return made
+
+
+def fuse(text: str) -> int:
+    """Return a machine's longest life in seconds. Raises SpecError."""
     try:
         return seconds(text)
     except ValueError:
@@ -85,37 +181,33 @@ def found_metadata(instance: Mapping[str, Any]) -> dict[str, str]:
     return {item["key"]: item.get("value", "") for item in instance["metadata"].get("items", [])}
 
 
-def plan_present(
-    params: Mapping[str, Any], existing: Mapping[str, Mapping[str, Any]]
-) -> list[Change]:
-    """Return what has to be created or changed; existing holds the REST resources of the burst's machines by name.
+def plan_present(params: Mapping[str, Any], existing: Instances) -> list[Stage]:
+    """Return what has to be deleted because it runs no more, and then created or changed.
 
-    Raises GceError for machines that exist and do not run.
+    Raises GceError for machines in a state that somebody put them into, such as SUSPENDED.
     """
-    stopped = [
-        f"{name} {instance['status']}"
-        for name, instance in existing.items()
-        if name in params["hosts"] and instance["status"] not in ALIVE
-    ]
-    if stopped:
+    fuse(params["max_run_duration"])
+    wanted = [(host, existing[host]) for host in params["hosts"] if host in existing]
+    odd = [f"{name} {it['status']}" for name, it in wanted if it["status"] not in ALIVE + DEAD]
+    if odd:
         raise GceError(
-            f"wanted machines that run, found {', '.join(stopped)}: run the teardown playbook, then burst again."
+            f"wanted machines that run, found {', '.join(odd)}: let them run, or run the teardown playbook."
         )
+    dead = {name: instance for name, instance in wanted if instance["status"] in DEAD}
     changes = []
     for host in params["hosts"]:
-        change = (
-            _change(params, host, existing[host]) if host in existing else _creation(params, host)
-        )
-        if change:
-            changes.append(change)
-    return changes
+        if host in existing and host not in dead:
+            change = _change(params, host, existing[host])
+            changes += [change] if change else []
+        else:
+            changes.append(_creation(params, host))
+    return [plan_absent(dead), changes]
 
 
 def _creation(params: Mapping[str, Any], host: str) -> Change:
-    _fuse(params["max_run_duration"])
     after = {
-        "zone": params["zone"],
-        "machine_type": params["machine_type"],
+        "zones": params["zones"],
+        "machine_types": params["machine_types"],
         "image": params["image"],
         "labels": labels(params),
         "max_run_duration": params["max_run_duration"],
@@ -155,23 +247,99 @@ def metadata_body(instance: Mapping[str, Any], wanted: Mapping[str, str]) -> dic
     }
 
 
-def warnings(params: Mapping[str, Any], existing: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return what differs and cannot be changed while a machine runs."""
+def drift(params: Mapping[str, Any], existing: Instances) -> list[dict[str, Any]]:
+    """Return what differs and cannot be changed while a machine runs: rows of name, field, wanted and found.
+
+    One of several machine types or zones is as wanted as the first. The image is not among it: an instance does not
+    tell from which one its disk was made.
+    """
     return [
-        f"{name}: wanted {what} {params[option]}, found {found}: it keeps that until a teardown."
-        for name, instance in existing.items()
-        if name in params["hosts"]
-        for option, what, field in (
-            ("machine_type", "machine type", "machineType"),
-            ("zone", "zone", "zone"),
-        )
-        if (found := last_part(instance[field])) != params[option]
+        {"name": host, "field": field, "wanted": wanted, "found": found}
+        for host in params["hosts"]
+        if host in existing and existing[host]["status"] in ALIVE
+        for field, wanted, found in _fixed(params, existing[host])
+        if found != wanted and not (isinstance(wanted, list) and found in wanted)
     ]
 
 
-def plan_absent(
-    existing: Mapping[str, Mapping[str, Any]], hosts: Sequence[str] | None = None
-) -> list[Change]:
+def _fixed(
+    params: Mapping[str, Any], instance: Mapping[str, Any]
+) -> Iterable[tuple[str, Any, Any]]:
+    scheduling = instance.get("scheduling", {})
+    accounts = instance.get("serviceAccounts") or [{}]
+    accelerators = [
+        f"{row['acceleratorCount']} {last_part(row['acceleratorType'])}"
+        for row in instance.get("guestAccelerators", ())
+    ]
+    added = params["accelerator_count"] if params["accelerator_type"] else 0
+    yield "machine_types", params["machine_types"], last_part(instance["machineType"])
+    yield "zones", params["zones"], last_part(instance["zone"])
+    yield "spot", params["spot"], scheduling.get("provisioningModel") == "SPOT"
+    yield (
+        "max_run_duration",
+        f"{fuse(params['max_run_duration'])}s",
+        f"{scheduling.get('maxRunDuration', {}).get('seconds', 0)}s",
+    )
+    yield "disk_size_gb", params["disk_size_gb"], int(instance["disks"][0]["diskSizeGb"])
+    yield "service_account", params["service_account"] or "", accounts[0].get("email", "")
+    tags = sorted(instance.get("tags", {}).get("items", ()))
+    yield "tags", " ".join(sorted(params["tags"])), " ".join(tags)
+    yield "min_cpu_platform", params["min_cpu_platform"] or "", instance.get("minCpuPlatform", "")
+    yield (
+        "accelerator_type",
+        f"{added} {params['accelerator_type']}" if added else "",
+        ", ".join(accelerators),
+    )
+    yield (
+        "subnetwork",
+        last_part(subnetwork(params)),
+        last_part(instance["networkInterfaces"][0]["subnetwork"]),
+    )
+
+
+def drift_diff(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of drift as ansible-playbook --diff prints it."""
+    title = f"instance {row['name']}, which keeps it until a teardown"
+    return {
+        "before_header": title,
+        "after_header": title,
+        "before": {row["field"]: row["found"]},
+        "after": {row["field"]: row["wanted"]},
+    }
+
+
+def losses(
+    params: Mapping[str, Any], existing: Instances, preemptions: Iterable[Mapping[str, Any]]
+) -> list[dict[str, str]]:
+    """Return which machines were there and are no more, and why: rows of name and why.
+
+    preemptions are the operations of that kind. A name that is missing counts as lost where others of the set exist
+    and it was preempted since the first of these began; without that it may never have been.
+    """
+    present = {host: existing[host] for host in params["hosts"] if host in existing}
+    began = min((it["creationTimestamp"] for it in present.values()), default="")
+    times = {last_part(row["targetLink"]): row["insertTime"] for row in preemptions}
+    found = []
+    for host in params["hosts"]:
+        instance = present.get(host)
+        when = times.get(host, "")
+        if instance is None and present and _since(when, began):
+            found.append({"name": host, "why": f"was preempted at {when} and deleted"})
+        elif instance is not None and instance["status"] in DEAD:
+            preempted = _since(when, instance["creationTimestamp"])
+            why = f"was preempted at {when}" if preempted else "died or was stopped"
+            found.append({"name": host, "why": f"{why}, and is {instance['status']}"})
+    return found
+
+
+def _since(when: str, began: str) -> bool:
+    """Return whether one RFC 3339 time is after another; "" is never."""
+    if not when:
+        return False
+    return datetime.fromisoformat(when) >= datetime.fromisoformat(began)
+
+
+def plan_absent(existing: Instances, hosts: Sequence[str] | None = None) -> list[Change]:
     """Return the deletions, of all or of some hosts.
 
     A machine that is stopping is among them: it may only be stopped.

@@ -123,11 +123,11 @@ class GceSession:
             if not token:
                 return
 
-    def instances(self, project: str, burst: str) -> list[dict[str, Any]]:
-        """Return the machines of a burst in every zone, as REST resources with INSTANCE_FIELDS, by name."""
-        found = self.aggregated(
-            project, "instances", INSTANCE_FIELDS, filter=f"labels.{LABEL}={burst}"
-        )
+    def instances(
+        self, project: str, burst: str, fields: str = INSTANCE_FIELDS
+    ) -> list[dict[str, Any]]:
+        """Return the machines of a burst in every zone, as REST resources with these fields, by name."""
+        found = self.aggregated(project, "instances", fields, filter=f"labels.{LABEL}={burst}")
         return sorted(found, key=lambda instance: str(instance["name"]))
 
     def aggregated(

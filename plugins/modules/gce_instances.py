@@ -22,18 +22,28 @@ options:
     type: str
     choices: [present, absent]
     default: present
-  zone:
-    description: Zone of the machines. Needed for O(state=present), as are O(hosts) to O(ssh_public_key).
-    type: str
+  zones:
+    description:
+      - Zones of one region, in order of preference. Needed for O(state=present), as are O(hosts), O(machine_types),
+        O(image) and O(ssh_public_key).
+      - All machines of one run come from one zone, the first that has them; machines that are missing come first from
+        where the others are.
+    type: list
+    elements: str
+    aliases: [zone]
   hosts:
     description:
       - Names of the machines that must exist. Others of the burst are left alone.
       - With O(state=absent), the machines to delete; without it, all of the burst.
     type: list
     elements: str
-  machine_type:
-    description: Machine type.
-    type: str
+  machine_types:
+    description:
+      - Machine types in order of preference. The second is tried where no zone has the first, or its quota does not
+        suffice.
+    type: list
+    elements: str
+    aliases: [machine_type]
   image:
     description: Boot image, as C(projects/PROJECT/global/images/IMAGE) or C(.../images/family/FAMILY).
     type: str
@@ -41,6 +51,61 @@ options:
     description: Size of the boot disk in GB.
     type: int
     default: 20
+  disk_type:
+    description: Type of the boot disk.
+    type: str
+    default: pd-balanced
+  subnetwork:
+    description:
+      - Subnetwork of the machines, as C(projects/PROJECT/regions/REGION/subnetworks/NAME). By default the one that
+        M(flux.burst.gce_network) makes for the burst.
+    type: str
+  tags:
+    description: Network tags.
+    type: list
+    elements: str
+    default: []
+  service_account:
+    description: Service account of the machines, its e-mail. By default they have none and can ask nothing of Google.
+    type: str
+  service_account_scopes:
+    description: What the service account may be used for; its roles say the rest.
+    type: list
+    elements: str
+    default: [https://www.googleapis.com/auth/cloud-platform]
+  accelerator_type:
+    description: GPUs to add to each machine, for instance C(nvidia-tesla-t4). Some machine types have theirs already.
+    type: str
+  accelerator_count:
+    description: How many GPUs to add to each machine.
+    type: int
+    default: 1
+  spot:
+    description: Take spot machines, which cost less and which Compute Engine may take away at any time.
+    type: bool
+    default: false
+  compact:
+    description: Place the machines near one another, by a policy that is made and removed with them.
+    type: bool
+    default: false
+  reservation:
+    description:
+      - V(any) uses reservations that fit, V(none) uses none; otherwise the name of the reservation that must be used.
+    type: str
+    default: any
+  min_cpu_platform:
+    description: The oldest CPU that will do, for instance C(Intel Ice Lake).
+    type: str
+  shielded:
+    description: Demand secure boot beside the virtual TPM and integrity monitoring. The image must be signed for it.
+    type: bool
+    default: false
+  best_effort:
+    description:
+      - Keep the machines that could be had when not all could, and tell which are RV(missing). Without it, it is all of
+        them or none.
+    type: bool
+    default: false
   labels:
     description: Labels beside our own.
     type: dict
@@ -57,7 +122,7 @@ options:
     description: That user's public SSH key.
     type: str
   boot_timeout:
-    description: How long a machine may take until its host keys are published, in seconds.
+    description: How long the machines may take until Compute Engine says that they run, in seconds.
     type: int
     default: 300
 extends_documentation_fragment:
@@ -71,11 +136,29 @@ EXAMPLES = r"""
   flux.burst.gce_instances:
     burst: flux-burst
     project: my-project
-    zone: us-central1-a
+    zones: [us-central1-a]
     hosts: [gffw-compute-a-001, gffw-compute-a-002]
-    machine_type: n2-standard-4
+    machine_types: [n2-standard-4]
     image: projects/my-project/global/images/family/flux-fw-bursted-x86-64
     ssh_public_key: "{{ lookup('ansible.builtin.file', '~/.ssh/burst.pub') }}"
+
+- name: Create spot machines that are near one another, wherever there are any
+  flux.burst.gce_instances:
+    burst: flux-burst
+    project: my-project
+    zones: [us-central1-a, us-central1-b, us-central1-c]
+    hosts: [gffw-compute-a-001, gffw-compute-a-002]
+    machine_types: [c2-standard-8, n2-standard-8]
+    image: projects/my-project/global/images/family/flux-fw-bursted-x86-64
+    spot: true
+    compact: true
+    ssh_public_key: "{{ lookup('ansible.builtin.file', '~/.ssh/burst.pub') }}"
+  register: made
+
+- name: Say which places did not do
+  ansible.builtin.debug:
+    msg: "{{ item.machine_type }} in {{ item.zone }}: {{ item.codes | join(', ') }}"
+  loop: "{{ made.attempts }}"
 
 - name: Delete every machine of the burst
   flux.burst.gce_instances:
@@ -97,8 +180,6 @@ instances:
       status: RUNNING
       machine_type: n2-standard-4
       internal_ip: 10.10.0.2
-      host_keys:
-        ssh-ed25519: AAAAC3NzaC1lZDI1NTE5AAAA
 resources:
   description: What was changed, or in check mode would be.
   returned: success
@@ -108,15 +189,92 @@ resources:
     - kind: instance
       name: gffw-compute-a-001
       action: create
+attempts:
+  description: The places that did not do, in the order in which they were tried or ruled out.
+  returned: always when machines were to be created
+  type: list
+  elements: dict
+  sample:
+    - zone: us-central1-a
+      machine_type: n2-standard-4
+      codes: [ZONE_RESOURCE_POOL_EXHAUSTED]
+      error: The zone does not have enough resources available
+  contains:
+    zone:
+      description: The zone.
+      type: str
+    machine_type:
+      description: The machine type.
+      type: str
+    codes:
+      description:
+        - Compute Engine's error codes. C(NO_SUCH_MACHINE_TYPE) and C(QUOTA_TOO_SMALL) are of the check before the first
+          request.
+      type: list
+      elements: str
+    error:
+      description: What was said.
+      type: str
+drift:
+  description: What differs from what was asked for and cannot change while a machine runs. Nothing is done about it.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - name: gffw-compute-a-001
+      field: machine_types
+      wanted: [n2-standard-8]
+      found: n2-standard-4
+  contains:
+    name:
+      description: The machine.
+      type: str
+    field:
+      description: The option that it differs from.
+      type: str
+    wanted:
+      description: What was asked for.
+      type: raw
+    found:
+      description: What the machine has.
+      type: raw
+lost:
+  description: The machines that were preempted or died, and are created again.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - name: gffw-compute-a-002
+      why: was preempted at 2026-11-25T19:14:49.000-08:00 and deleted
+  contains:
+    name:
+      description: The machine.
+      type: str
+    why:
+      description: What happened to it.
+      type: str
+missing:
+  description: The machines that no place had, with O(best_effort=true).
+  returned: success
+  type: list
+  elements: str
+  sample: []
 """
 
 import time
-from concurrent.futures import ThreadPoolExecutor
+import uuid
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flux.burst.plugins.module_utils import _gce_instances, _reconcile
+from ansible_collections.flux.burst.plugins.module_utils import (
+    _gce_creation,
+    _gce_instances,
+    _gce_network,
+    _gce_place,
+    _reconcile,
+)
 from ansible_collections.flux.burst.plugins.module_utils._errors import (
     GceError,
     SpecError,
@@ -128,16 +286,13 @@ from ansible_collections.flux.burst.plugins.module_utils._gce_client import (
     Started,
 )
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import (
-    READERS,
     GceSession,
     last_part,
     machine,
 )
 
-NEEDED = ("zone", "hosts", "machine_type", "image", "ssh_public_key")
-POLL = 0.3
-ATTEMPTS = 5
-SERIAL_LINES = 3
+NEEDED = ("zones", "hosts", "machine_types", "image", "ssh_public_key")
+POLL = 1.0
 
 
 class Machines:
@@ -147,6 +302,8 @@ class Machines:
         self.params = params
         self.session = GceSession(params["compute_endpoint"], params["credentials_file"])
         self.existing = self._read()
+        self.creation = _gce_creation.Creation(params, self.session)
+        self.missing: list[str] = []
 
     @cached_property
     def client(self) -> GceClient:
@@ -155,46 +312,98 @@ class Machines:
         return GceClient(params["project"], params["compute_endpoint"], params["credentials_file"])
 
     def _read(self) -> dict[str, dict[str, Any]]:
-        found = self.session.instances(self.params["project"], self.params["burst"])
+        found = self.session.instances(
+            self.params["project"], self.params["burst"], _gce_instances.FIELDS
+        )
         return {instance["name"]: instance for instance in found}
+
+    def _names(self) -> set[str]:
+        self.existing = self._read()
+        return set(self.existing)
+
+    def plan_present(self) -> list[_reconcile.Stage]:
+        """Return the stages to what is asked for. Raises GceError where no place has what is missing."""
+        dead, changes = _gce_instances.plan_present(self.params, self.existing)
+        created = [change.name for change in changes if change.action == "create"]
+        if created:
+            self.creation.check(created)
+        placement = []
+        if created and self.params["compact"] and not self._placements():
+            region = _gce_place.one_region(self.params["zones"])
+            placement = [_gce_instances.placement(self.params["burst"], region, "create")]
+        return [[*dead, *placement], changes]
+
+    def plan_absent(self) -> list[_reconcile.Stage]:
+        """Return the stages to nothing, or to none of the hosts that are named."""
+        hosts = self.params["hosts"]
+        gone = _gce_instances.plan_absent(self.existing, hosts)
+        return [gone, [] if hosts is not None else self._placements()]
+
+    def _placements(self) -> list[_reconcile.Change]:
+        """Return the deletions of the burst's placements; there is one at most in a region."""
+        burst = self.params["burst"]
+        found = self.session.aggregated(
+            self.params["project"],
+            "resourcePolicies",
+            "name,region",
+            filter=f'description = "{_gce_network.description(burst)}"',
+        )
+        return [
+            _gce_instances.placement(burst, last_part(row["region"]), "delete") for row in found
+        ]
+
+    def losses(self) -> list[dict[str, str]]:
+        """Return which machines were there and are no more, and why."""
+        present = [host for host in self.params["hosts"] if host in self.existing]
+        whole = len(present) == len(self.params["hosts"])
+        dead = [it for it in present if self.existing[it]["status"] in _gce_instances.DEAD]
+        if not present or (whole and not dead):
+            return []
+        preemptions = self.session.aggregated(
+            self.params["project"],
+            "operations",
+            "targetLink,insertTime",
+            filter=f'operationType = "{_gce_instances.PREEMPTED}"',
+        )
+        return _gce_instances.losses(self.params, self.existing, preemptions)
 
     def act(self, stage: _reconcile.Stage) -> None:
         """Do every change: the creations as one request, the others beside one another."""
         started: list[Started] = []
         for change in stage:
-            if change.action == "delete":
+            if change.kind == "policy":
+                started += self._place(change)
+            elif change.action == "delete":
                 deletion = self.client.delete("instance", change.name, zone=change.before["zone"])
                 started += [deletion] if deletion else []
             elif change.action == "update":
                 started += self._update(change)
         for each in started:
             self.client.wait(each)
-        created = [change.name for change in stage if change.action == "create"]
+        created = [
+            change.name
+            for change in stage
+            if change.kind == "instance" and change.action == "create"
+        ]
         if created:
             self._create(created)
-        self.existing = self._read()
 
-    def _create(self, hosts: list[str]) -> None:
-        params = self.params
-        network = self.session.get(
-            f"projects/{params['project']}/global/networks/{params['burst']}-net", fields="id"
-        )
-        body = _gce_instances.bulk_body(params, hosts)
-        for attempt in range(ATTEMPTS):
-            request = _gce_instances.request_id(params["burst"], network["id"], body, attempt)
-            started = self.client.bulk_insert(body, request, params["zone"])
-            try:
-                self.client.wait(started)
-            except GceError:
-                if not started.repeated or attempt == ATTEMPTS - 1:
-                    raise
-                continue
-            if set(hosts) <= set(self._read()):
-                return
-        raise GceError(
-            f"wanted {', '.join(hosts)} created, found them gone {ATTEMPTS} times after Compute Engine said they "
-            "were: see its audit log for who deletes them."
-        )
+    def _place(self, change: _reconcile.Change) -> list[Started]:
+        region = (change.after or change.before)["region"]
+        if change.action == "create":
+            body = _gce_instances.placement_body(self.params["burst"])
+            return [self.client.insert("policy", body, str(uuid.uuid4()), region=region)]
+        deletion = self.client.delete("policy", change.name, region=region)
+        return [deletion] if deletion else []
+
+    def _create(self, hosts: Sequence[str]) -> None:
+        near = [last_part(instance["zone"]) for instance in self.existing.values()]
+        try:
+            self.missing = self.creation.create(self.client, hosts, near, self._names)
+        except GceError:
+            if not self._names():
+                self.act(self._placements())
+            raise
 
     def _update(self, change: _reconcile.Change) -> list[Started]:
         instance = self.existing[change.name]
@@ -208,42 +417,52 @@ class Machines:
             started.append(self.client.set_metadata(change.name, body, zone))
         return started
 
-    def booted(self) -> list[dict[str, Any]]:
-        """Wait for the host keys of the machines that exist, and return those machines. Raises GceError."""
-        rows = [
-            machine(self.existing[host]) for host in self.params["hosts"] if host in self.existing
-        ]
+    def running(self) -> list[dict[str, Any]]:
+        """Wait until the machines run that exist, and return them. Raises GceError."""
         deadline = time.monotonic() + self.params["boot_timeout"]
-        with ThreadPoolExecutor(READERS) as readers:
-            while True:
-                missing = [row for row in rows if not row.get("host_keys")]
-                for row, keys in zip(missing, readers.map(self._host_keys, missing), strict=True):
-                    row["host_keys"] = keys
-                missing = [row for row in missing if not row["host_keys"]]
-                if not missing:
-                    return rows
-                if time.monotonic() > deadline:
-                    raise self._not_booted(missing)
-                time.sleep(POLL)
+        while True:
+            rows = [
+                machine(self.existing[host])
+                for host in self.params["hosts"]
+                if host in self.existing
+            ]
+            late = [f"{row['name']} {row['status']}" for row in rows if row["status"] != "RUNNING"]
+            if not late:
+                return rows
+            if time.monotonic() > deadline:
+                raise GceError(
+                    f"stage boot: wanted every machine RUNNING within {self.params['boot_timeout']} s, found "
+                    f"{', '.join(late)}: see gcloud compute operations list, or raise burst_boot_timeout.",
+                    stage="boot",
+                )
+            time.sleep(POLL)
+            self._names()
 
-    def _host_keys(self, row: dict[str, Any]) -> dict[str, str]:
-        return self.session.host_keys(self.params["project"], row["zone"], row["name"])
 
-    def _not_booted(self, missing: list[dict[str, Any]]) -> GceError:
-        first = missing[0]
-        try:
-            lines = self.session.serial_lines(
-                self.params["project"], first["zone"], first["name"], SERIAL_LINES
-            )
-        except GceError as error:
-            # It must not hide which machines did not boot.
-            lines = [f"unreadable, HTTP {error.status}"]
-        return GceError(
-            f"stage boot: wanted SSH host keys within {self.params['boot_timeout']} s, found none of "
-            f"{', '.join(row['name'] for row in missing)} (console of {first['name']}: "
-            f"{' | '.join(lines) or 'empty'}): see the serial console, or raise burst_boot_timeout.",
-            stage="boot",
+def present(machines: Machines, module: AnsibleModule) -> dict[str, Any]:
+    """Bring the machines about and return what exit_json takes. Raises GceError."""
+    params = machines.params
+    lost = machines.losses()
+    drift = _gce_instances.drift(params, machines.existing)
+    for row in lost:
+        module.warn(f"{row['name']} {row['why']}; it is created again.")
+    for row in drift:
+        module.warn(
+            f"{row['name']}: wanted {row['field']} {row['wanted']}, found {row['found']}: it keeps that until a "
+            "teardown."
         )
+    result = _reconcile.apply(machines.plan_present(), machines.act, check=module.check_mode)
+    if result["changed"] and not module.check_mode:
+        machines.existing = machines._read()
+    return {
+        **result,
+        "diff": [*result["diff"], *map(_gce_instances.drift_diff, drift)],
+        "instances": machines.running(),
+        "attempts": _gce_place.shown(machines.creation.attempts),
+        "drift": drift,
+        "lost": lost,
+        "missing": machines.missing,
+    }
 
 
 def main() -> None:
@@ -252,11 +471,28 @@ def main() -> None:
         argument_spec={
             **ARGUMENTS,
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "zone": {"type": "str"},
+            "zones": {"type": "list", "elements": "str", "aliases": ["zone"]},
             "hosts": {"type": "list", "elements": "str"},
-            "machine_type": {"type": "str"},
+            "machine_types": {"type": "list", "elements": "str", "aliases": ["machine_type"]},
             "image": {"type": "str"},
             "disk_size_gb": {"type": "int", "default": 20},
+            "disk_type": {"type": "str", "default": "pd-balanced"},
+            "subnetwork": {"type": "str"},
+            "tags": {"type": "list", "elements": "str", "default": []},
+            "service_account": {"type": "str"},
+            "service_account_scopes": {
+                "type": "list",
+                "elements": "str",
+                "default": ["https://www.googleapis.com/auth/cloud-platform"],
+            },
+            "accelerator_type": {"type": "str"},
+            "accelerator_count": {"type": "int", "default": 1},
+            "spot": {"type": "bool", "default": False},
+            "compact": {"type": "bool", "default": False},
+            "reservation": {"type": "str", "default": "any"},
+            "min_cpu_platform": {"type": "str"},
+            "shielded": {"type": "bool", "default": False},
+            "best_effort": {"type": "bool", "default": False},
             "labels": {"type": "dict", "default": {}},
             "max_run_duration": {"type": "str", "default": "4h"},
             "ssh_user": {"type": "str", "default": "burst"},
@@ -274,14 +510,10 @@ def main() -> None:
             raise SpecError(f"{', '.join(missing)}: wanted a value for state=present, found null.")
         machines = Machines(params)
         if params["state"] == "absent":
-            changes = _gce_instances.plan_absent(machines.existing, params["hosts"])
-            result = _reconcile.apply([changes], machines.act, check=module.check_mode)
+            stages = machines.plan_absent()
+            result = _reconcile.apply(stages, machines.act, check=module.check_mode)
             module.exit_json(**result, instances=[])
-        changes = _gce_instances.plan_present(params, machines.existing)
-        for warning in _gce_instances.warnings(params, machines.existing):
-            module.warn(warning)
-        result = _reconcile.apply([changes], machines.act, check=module.check_mode)
-        module.exit_json(**result, instances=machines.booted())
+        module.exit_json(**present(machines, module))
 
 
 if __name__ == "__main__":
