@@ -14,8 +14,9 @@ from urllib.parse import parse_qsl, urlsplit
 from aiohttp import web
 
 from sandbox.server import batch, catalog, firewalls, instance_methods, nat, networks, resources
-from sandbox.server.api import Api
-from sandbox.server.errors import ApiError
+from sandbox.server.api import METHODS, Api, parse_json
+from sandbox.server.errors import RETRY_INFO, ApiError
+from sandbox.server.faults import Dropped
 from sandbox.server.oauth import TokenError, Tokens
 from sandbox.server.requestlog import RequestLog
 from sandbox.server.state import Cloud, Resource
@@ -30,8 +31,26 @@ def _json(data: Any, status: int = 200) -> web.Response:
     if data is None:
         return web.Response(status=status)
     return web.Response(
-        status=status, text=json.dumps(data), content_type="application/json", charset="utf-8"
+        status=status,
+        text=json.dumps(data),
+        content_type="application/json",
+        charset="utf-8",
+        headers=_retry_after(data) if status >= 400 else {},
     )
+
+
+def _retry_after(data: Any) -> dict[str, str]:
+    """Return the header that says in HTTP what an error's RetryInfo says in JSON."""
+    details = data["error"].get("details", []) if isinstance(data.get("error"), dict) else []
+    delays = [each["retryDelay"] for each in details if each["@type"] == RETRY_INFO]
+    return {"Retry-After": delays[0].removesuffix("s")} if delays else {}
+
+
+def _drop(request: web.Request) -> web.Response:
+    """Close the connection without an answer; what is returned goes nowhere."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()
 
 
 class Frontend:
@@ -58,6 +77,8 @@ class Frontend:
         app.router.add_post("/batch/compute/v1", self.batch)
         app.router.add_get("/sandbox/status", self.status)
         app.router.add_get("/sandbox/serial/{project}/{name}", self.serial)
+        for verb in ("GET", "POST", "DELETE"):
+            app.router.add_route(verb, "/sandbox/faults", self.faults)
         app.router.add_post("/sandbox/shutdown", self.stop)
         app.router.add_route("*", "/{path:.*}", self.compute)
         return app
@@ -67,12 +88,17 @@ class Frontend:
     ) -> tuple[int, Resource | None]:
         status, answer, request = await self.api.answer(verb, path, query, body)
         self.log.write(verb, path, query, status, request, answer)
+        if status == 0:
+            raise Dropped
         return status, answer
 
     async def compute(self, request: web.Request) -> web.Response:
         """Answer a call of Compute Engine."""
         path, body = request.rel_url.raw_path, await request.read()
-        status, answer = await self._call(request.method, path, request.query, body)
+        try:
+            status, answer = await self._call(request.method, path, request.query, body)
+        except Dropped:
+            return _drop(request)
         return _json(answer, status)
 
     async def batch(self, request: web.Request) -> web.Response:
@@ -88,6 +114,8 @@ class Frontend:
             kind, body = await batch.perform(content_type, await request.read(), one)
         except ApiError as error:
             return _json(error.body(), error.code)
+        except Dropped:
+            return _drop(request)
         return web.Response(body=body, headers={"Content-Type": kind})
 
     async def token(self, request: web.Request) -> web.Response:
@@ -121,6 +149,18 @@ class Frontend:
             return web.Response(status=404, text=text)
         text = await cloud.thread(cloud.backend.serial, part["project"], part["name"])
         return web.Response(text=text)
+
+    async def faults(self, request: web.Request) -> web.Response:
+        """Replace the faults (POST), drop them (DELETE), and say which there are."""
+        faults = self.api.faults
+        try:
+            if request.method == "POST":
+                faults.replace(parse_json(await request.read()), METHODS)
+            elif request.method == "DELETE":
+                faults.replace({"faults": []}, METHODS)
+        except ApiError as error:
+            return _json(error.body(), error.code)
+        return _json(faults.shown())
 
     async def stop(self, request: web.Request) -> web.Response:
         """End the server, and all machines with it."""
