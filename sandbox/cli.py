@@ -10,6 +10,8 @@ import json
 import os
 import shlex
 import sys
+import urllib.error
+from pathlib import Path
 from typing import Any
 
 from sandbox import cleanup, flux_files, inside, lifecycle, machines, paths, preflight, rootfs
@@ -129,6 +131,31 @@ def logs(options: argparse.Namespace) -> int:
     return 0
 
 
+def faults(options: argparse.Namespace) -> int:
+    """Say which faults Compute Engine has, or give it others."""
+    sandbox = _running(options.name)
+    body = None if options.rules is None else json.dumps({"faults": _rules(options.rules)}).encode()
+    try:
+        found = lifecycle.ask(sandbox, "/sandbox/faults", body)
+    except urllib.error.HTTPError as error:
+        said = json.load(error)["error"]["message"]
+        raise lifecycle.SandboxError(
+            f"wanted faults as in sandbox/server/faults.py: {said}"
+        ) from None
+    say(json.dumps(json.loads(found)["faults"], indent=2))
+    return 0
+
+
+def _rules(text: str) -> Any:
+    """Return the rules that an argument holds, or the file that it names."""
+    try:
+        return json.loads(text if text.lstrip().startswith("[") else Path(text).read_text())
+    except (OSError, ValueError) as error:
+        raise lifecycle.SandboxError(
+            f"wanted a JSON list of faults, or a file with one, found {text!r} ({error})"
+        ) from None
+
+
 def execute(options: argparse.Namespace) -> int:
     """Become a command in a machine."""
     preflight.check_host()
@@ -168,6 +195,7 @@ def parser() -> argparse.ArgumentParser:
         (status, "say what is in it"),
         (env, "print the shell exports that point any Compute client at it"),
         (logs, "print a machine's serial console"),
+        (faults, "let calls of Compute Engine fail: a JSON list of rules or its file; [] ends it"),
         (execute, "run a command in a machine: exec NAME -- COMMAND"),
     ):
         word = "exec" if function is execute else function.__name__
@@ -185,6 +213,8 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--latency", choices=["real", "none"])
         if function is status:
             command.add_argument("--json", action="store_true")
+        if function is faults:
+            command.add_argument("rules", metavar="RULES", nargs="?")
         if function in (logs, execute):
             command.add_argument("--project", help="where two projects have a machine of that name")
             command.add_argument("machine", metavar="NAME")

@@ -81,13 +81,13 @@ def load(name: str) -> Sandbox | None:
         return None
 
 
-def ask(sandbox: Sandbox, path: str) -> bytes:
-    """Return the body that the sandbox's server answers a GET with. Raises OSError."""
+def ask(sandbox: Sandbox, path: str, body: bytes | None = None) -> bytes:
+    """Return the body that the sandbox's server answers a GET with, or the POST of a body. Raises OSError."""
     url = f"http://127.0.0.1:{sandbox.compute_port}{path}"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(url, timeout=ANSWER_SECONDS) as answer:
-        body: bytes = answer.read()
-    return body
+    with opener.open(url, body, timeout=ANSWER_SECONDS) as answer:
+        said: bytes = answer.read()
+    return said
 
 
 def status(sandbox: Sandbox) -> dict[str, Any] | None:

@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
 from sandbox.server import catalog
 from sandbox.server.errors import ApiError, already_exists, invalid, not_found, not_ready
+from sandbox.server.faults import Dropped, Faults, Rule
 from sandbox.server.operations import Operations
 from sandbox.server.query import parse_fields, select
 from sandbox.server.state import Cloud, Key, Resource, check_name
@@ -133,17 +135,23 @@ class Api:
 
     def __init__(self, cloud: Cloud, operations: Operations, discovery: Discovery | None) -> None:
         self.cloud, self.operations, self.discovery = cloud, operations, discovery
+        self.faults = Faults()
 
     async def answer(
         self, verb: str, path: str, query: Mapping[str, str], body: bytes
     ) -> tuple[int, Resource | None, Any]:
-        """Return HTTP status, JSON answer (None: no content) and the request's body as JSON."""
+        """Return HTTP status, JSON answer (None: no content) and the request's body as JSON.
+
+        Status 0: the connection is to be closed without an answer.
+        """
         request: Any = None
         try:
-            request = _json(body)
+            request = parse_json(body)
             answer = await self._call(verb, path, query, request)
         except ApiError as error:
             return error.code, error.body(), request
+        except Dropped:
+            return 0, None, request
         return (200 if answer is not None else 204), answer, request
 
     async def _call(
@@ -157,7 +165,10 @@ class Api:
         mask = parse_fields(query.get("fields", ""))
         self._check(method, query, body)
         call = Call(method.id, self.cloud, self.operations, params, query, body or {})
-        answer = await self._once(method, call, f"{verb} {path}")
+        request = f"{verb} {path}"
+        await self._refuse("request", call, request)
+        answer = await self._once(method, call, request)
+        await self._refuse("answer", call, request)
         return answer if answer is None else select(json.loads(json.dumps(answer)), mask)
 
     def _check(self, method: Method, query: Mapping[str, str], body: Any) -> None:
@@ -171,17 +182,43 @@ class Api:
     async def _once(self, method: Method, call: Call, request: str) -> Resource | None:
         request_id = call.query.get("requestId")
         if method.verb == "GET" or not request_id:
-            return await method.handler(call)
+            return await self._handle(method, call, request)
         before = self.operations.repeated(call.project, request_id, request)
         if before is not None:
             return before
-        answer = await method.handler(call)
-        if answer is not None and answer.get("kind") == "compute#operation":
+        answer = await self._handle(method, call, request)
+        if _is_operation(answer):
             self.operations.remember(call.project, request_id, request, answer)
         return answer
 
+    async def _handle(self, method: Method, call: Call, request: str) -> Resource | None:
+        answer = await method.handler(call)
+        if answer is None or not _is_operation(answer) or call.collection == "operations":
+            return answer
+        fault = self._fault(("operation", "hang"), call, request)
+        if fault is not None:
+            self.operations.arm(answer, fault)
+        fault = self._fault(("warning",), call, request)
+        if fault is not None:
+            answer["warnings"] = [fault.warning()]
+        return answer
 
-def _json(body: bytes) -> Any:
+    async def _refuse(self, moment: str, call: Call, request: str) -> None:
+        fault = self._fault((moment,), call, request)
+        if fault is not None:
+            await asyncio.sleep(fault.seconds)
+            raise fault.error()
+
+    def _fault(self, moments: Sequence[str], call: Call, request: str) -> Rule | None:
+        return self.faults.take(moments, call.method, call.scope, request, call.body)
+
+
+def _is_operation(answer: Resource | None) -> bool:
+    return answer is not None and answer.get("kind") == "compute#operation"
+
+
+def parse_json(body: bytes) -> Any:
+    """Return a request's body as a JSON value, None where it has none. Raises ApiError."""
     try:
         return json.loads(body) if body.strip() else None
     except ValueError:

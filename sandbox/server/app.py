@@ -24,8 +24,9 @@ from sandbox.server import (
     quotas,
     resources,
 )
-from sandbox.server.api import Api
-from sandbox.server.errors import ApiError
+from sandbox.server.api import METHODS, Api, parse_json
+from sandbox.server.errors import RETRY_INFO, ApiError
+from sandbox.server.faults import Dropped
 from sandbox.server.oauth import TokenError, Tokens
 from sandbox.server.requestlog import RequestLog
 from sandbox.server.state import Cloud, Key, Resource
@@ -40,8 +41,26 @@ def _json(data: Any, status: int = 200) -> web.Response:
     if data is None:
         return web.Response(status=status)
     return web.Response(
-        status=status, text=json.dumps(data), content_type="application/json", charset="utf-8"
+        status=status,
+        text=json.dumps(data),
+        content_type="application/json",
+        charset="utf-8",
+        headers=_retry_after(data) if status >= 400 else {},
     )
+
+
+def _retry_after(data: Any) -> dict[str, str]:
+    """Return the header that says in HTTP what an error's RetryInfo says in JSON."""
+    details = data["error"].get("details", []) if isinstance(data.get("error"), dict) else []
+    delays = [each["retryDelay"] for each in details if each["@type"] == RETRY_INFO]
+    return {"Retry-After": delays[0].removesuffix("s")} if delays else {}
+
+
+def _drop(request: web.Request) -> web.Response:
+    """Close the connection without an answer; what is returned goes nowhere."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()
 
 
 class Frontend:
@@ -70,6 +89,8 @@ class Frontend:
         app.router.add_get("/sandbox/serial/{project}/{name}", self.serial)
         app.router.add_put("/sandbox/quotas", self.quotas)
         app.router.add_post("/sandbox/preempt/{project}/{name}", self.preempt)
+        for verb in ("GET", "POST", "DELETE"):
+            app.router.add_route(verb, "/sandbox/faults", self.faults)
         app.router.add_post("/sandbox/shutdown", self.stop)
         app.router.add_route("*", "/{path:.*}", self.compute)
         return app
@@ -79,12 +100,17 @@ class Frontend:
     ) -> tuple[int, Resource | None]:
         status, answer, request = await self.api.answer(verb, path, query, body)
         self.log.write(verb, path, query, status, request, answer)
+        if status == 0:
+            raise Dropped
         return status, answer
 
     async def compute(self, request: web.Request) -> web.Response:
         """Answer a call of Compute Engine."""
         path, body = request.rel_url.raw_path, await request.read()
-        status, answer = await self._call(request.method, path, request.query, body)
+        try:
+            status, answer = await self._call(request.method, path, request.query, body)
+        except Dropped:
+            return _drop(request)
         return _json(answer, status)
 
     async def batch(self, request: web.Request) -> web.Response:
@@ -100,6 +126,8 @@ class Frontend:
             kind, body = await batch.perform(content_type, await request.read(), one)
         except ApiError as error:
             return _json(error.body(), error.code)
+        except Dropped:
+            return _drop(request)
         return web.Response(body=body, headers={"Content-Type": kind})
 
     async def token(self, request: web.Request) -> web.Response:
@@ -148,6 +176,18 @@ class Frontend:
                 done = Key(key.project, key.scope, "operations", operation["name"])
                 return _json(await operations.wait(done))
         return _json({"error": f"there is no machine {part['name']}"}, 404)
+
+    async def faults(self, request: web.Request) -> web.Response:
+        """Replace the faults (POST), drop them (DELETE), and say which there are."""
+        faults = self.api.faults
+        try:
+            if request.method == "POST":
+                faults.replace(parse_json(await request.read()), METHODS)
+            elif request.method == "DELETE":
+                faults.replace({"faults": []}, METHODS)
+        except ApiError as error:
+            return _json(error.body(), error.code)
+        return _json(faults.shown())
 
     async def stop(self, request: web.Request) -> web.Response:
         """End the server, and all machines with it."""

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from sandbox.server.api import Call
@@ -26,7 +25,7 @@ def insert(call: Call, key: Key, resource: Resource, then: Then = nothing) -> Re
 
     async def work(operation: Resource) -> None:
         try:
-            await asyncio.sleep(call.operations.seconds("insert", key.collection))
+            await call.operations.elapse(operation)
             await then()
         except OperationError:
             call.cloud.remove(key)
@@ -45,7 +44,7 @@ def change(call: Call, verb: str, key: Key, new: Resource, then: Then = nothing)
 
     async def work(operation: Resource) -> None:
         try:
-            await asyncio.sleep(call.operations.seconds(verb, key.collection))
+            await call.operations.elapse(operation)
             resource.clear()
             resource.update(new)
             await then()
@@ -61,7 +60,7 @@ def delete(call: Call, key: Key, then: Then = nothing) -> Resource:
 
     async def work(operation: Resource) -> None:
         try:
-            await asyncio.sleep(call.operations.seconds("delete", key.collection))
+            await call.operations.elapse(operation)
             call.cloud.remove(key)
             await then()
         finally:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 STATUS_WORDS = {
@@ -14,16 +15,23 @@ STATUS_WORDS = {
     404: "NOT_FOUND",
     409: "ALREADY_EXISTS",
     412: "FAILED_PRECONDITION",
+    429: "RESOURCE_EXHAUSTED",
     500: "INTERNAL",
+    503: "UNAVAILABLE",
 }
+RETRY_INFO = "type.googleapis.com/google.rpc.RetryInfo"
 
 
 class ApiError(Exception):
-    """A request that fails: HTTP code, Google's reason (notFound, invalid, ...) and message."""
+    """A request that fails: HTTP code, Google's reason (notFound, invalid, ...) and message.
 
-    def __init__(self, code: int, reason: str, message: str) -> None:
+    retry_after is how many seconds the client is asked to wait, 0 where it is not asked.
+    """
+
+    def __init__(self, code: int, reason: str, message: str, retry_after: int = 0) -> None:
         super().__init__(message)
         self.code, self.reason, self.message = code, reason, message
+        self.retry_after = retry_after
 
     def body(self) -> dict[str, Any]:
         """Return the JSON body of the answer."""
@@ -34,15 +42,23 @@ class ApiError(Exception):
         }
         if self.code in STATUS_WORDS:
             error["status"] = STATUS_WORDS[self.code]
+        if self.retry_after:
+            error["details"] = [{"@type": RETRY_INFO, "retryDelay": f"{self.retry_after}s"}]
         return {"error": error}
 
 
 class OperationError(Exception):
-    """An operation that fails after it was accepted: error code, message, HTTP status."""
+    """An operation that fails after it was accepted: error code, message, HTTP status, further entries of its error."""
 
-    def __init__(self, code: str, message: str, http_status: int = 400) -> None:
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        http_status: int = 400,
+        more: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         super().__init__(message)
-        self.code, self.message, self.http_status = code, message, http_status
+        self.code, self.message, self.http_status, self.more = code, message, http_status, more
 
 
 def not_found(path: str) -> ApiError:

@@ -37,12 +37,14 @@ async def _destroy(cloud: Cloud, key: Key) -> None:
         await cloud.thread(cloud.backend.delete, key.project, key.name)
 
 
-async def _boot(call: Call, key: Key, instance: Resource, place: instances.Place) -> None:
-    seconds = call.operations.seconds("insert", "instances")
-    await asyncio.sleep(seconds * 0.2)
+async def _boot(
+    call: Call, operation: Resource, key: Key, instance: Resource, place: instances.Place
+) -> None:
+    await call.operations.elapse(operation, 0.2)
     spec = instances.machine_spec(key, instance, place)
+    creation = _create(call.cloud, key, instance, spec)
     try:
-        await asyncio.gather(_create(call.cloud, key, instance, spec), asyncio.sleep(seconds * 0.8))
+        await asyncio.gather(creation, call.operations.elapse(operation, 0.8))
     except MachineError as error:
         raise OperationError("INTERNAL_ERROR", f"sandbox: {error}", 503) from error
     if instance["status"] != "STAGING":
@@ -69,10 +71,14 @@ def _light_fuse(cloud: Cloud, operations: Operations, key: Key, instance: Resour
 def _stop(cloud: Cloud, operations: Operations, key: Key, user: str = USER) -> Resource:
     instance = cloud.find(key)
     assert instance is not None
-    instance["status"] = "STOPPING"
+    before, instance["status"] = instance["status"], "STOPPING"
 
     async def work(operation: Resource) -> None:
-        await asyncio.sleep(operations.seconds("stop", "instances"))
+        try:
+            await operations.elapse(operation)
+        except OperationError:
+            instance["status"] = before
+            raise
         await _destroy(cloud, key)
         instance.update(status="TERMINATED", lastStopTimestamp=now())
 
@@ -82,14 +88,17 @@ def _stop(cloud: Cloud, operations: Operations, key: Key, user: str = USER) -> R
 def _delete(cloud: Cloud, operations: Operations, key: Key, user: str = USER) -> Resource:
     instance = cloud.find(key)
     assert instance is not None
-    instance["status"] = "STOPPING"
+    before, instance["status"] = instance["status"], "STOPPING"
     cloud.busy.add(key)
 
     async def work(operation: Resource) -> None:
         try:
-            seconds = operations.seconds("delete", "instances")
-            await asyncio.gather(_destroy(cloud, key), asyncio.sleep(seconds))
+            await operations.elapse(operation, 0.0)
+            await asyncio.gather(_destroy(cloud, key), operations.elapse(operation))
             cloud.remove(key)
+        except OperationError:
+            instance["status"] = before
+            raise
         finally:
             cloud.busy.discard(key)
 
@@ -120,7 +129,7 @@ async def insert_instance(call: Call) -> Resource:
     async def work(operation: Resource) -> None:
         try:
             quotas.check(call.cloud, key)
-            await _boot(call, key, instance, place)
+            await _boot(call, operation, key, instance, place)
         except BaseException:
             call.cloud.remove(key)
             raise
@@ -185,11 +194,14 @@ async def _bulk(
         for key, _unused in made:
             call.cloud.remove(key)
         raise
+    fault = call.operations.disarm(operation)
+    if fault is not None and fault.at == "hang":
+        await fault.strike()
 
-    def part(key: Key, instance: Resource) -> Key:
+    def part(key: Key, instance: Resource) -> Resource:
         async def work(child: Resource) -> None:
             try:
-                await _boot(call, key, instance, place)
+                await _boot(call, child, key, instance, place)
                 status["createdVmCount"] += 1
                 operation["progress"] = 100 * status["createdVmCount"] // len(made)
             except OperationError as error:
@@ -200,10 +212,14 @@ async def _bulk(
                     call.cloud.remove(key)
 
         group = operation["operationGroupId"]
-        return _operation_key(key, call.operations.start("insert", key, work, group=group))
+        return call.operations.start("insert", key, work, group=group)
 
     children = [part(key, instance) for key, instance in made]
-    await asyncio.gather(*(call.operations.wait(child, BOOT_LIMIT) for child in children))
+    if fault is not None and fault.at == "operation":
+        for child in children[: fault.fail_count or None]:
+            call.operations.arm(child, fault)
+    ends = [_operation_key(made[0][0], child) for child in children]
+    await asyncio.gather(*(call.operations.wait(end, BOOT_LIMIT) for end in ends))
     created = [key for key, instance in made if call.cloud.find(key) is instance]
     short = len(made) - len(failures) < least
     if short:
@@ -251,11 +267,11 @@ async def set_labels(call: Call) -> Resource:
         raise stale("Labels")
 
     async def work(operation: Resource) -> None:
-        await asyncio.sleep(call.operations.seconds("setLabels", "instances"))
+        await call.operations.elapse(operation)
+        instance.update(labels=labels, labelFingerprint=fingerprint(labels))
+        if not labels:
+            del instance["labels"]
 
-    instance.update(labels=labels, labelFingerprint=fingerprint(labels))
-    if not labels:
-        del instance["labels"]
     return call.operations.start("setLabels", key, work)
 
 
@@ -272,9 +288,9 @@ async def set_metadata(call: Call) -> Resource:
         )
 
     async def work(operation: Resource) -> None:
-        await asyncio.sleep(call.operations.seconds("setMetadata", "instances"))
+        await call.operations.elapse(operation)
+        instance["metadata"] = metadata
 
-    instance["metadata"] = metadata
     return call.operations.start("setMetadata", key, work)
 
 

@@ -11,10 +11,12 @@ import logging
 import re
 import uuid
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
 from sandbox.server.catalog import BASE, PROJECT
 from sandbox.server.errors import ApiError, OperationError, invalid, not_found
+from sandbox.server.faults import Rule
 from sandbox.server.state import Cloud, Key, Resource, now
 
 log = logging.getLogger("sandbox.server")
@@ -47,11 +49,28 @@ class Operations:
         self.cloud, self.real = cloud, real
         self._ended: dict[Key, asyncio.Event] = {}
         self._requests: dict[tuple[str, str], tuple[str, Key]] = {}
+        self._faults: dict[str, Rule] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def seconds(self, verb: str, collection: str) -> float:
-        """Return how long an operation has to take at least."""
-        return SECONDS.get((verb, collection), 1.5) if self.real else 0.0
+    def arm(self, operation: Resource, fault: Rule) -> None:
+        """Let a fault happen in an operation that has just been started."""
+        self._faults[operation["name"]] = fault
+
+    def disarm(self, operation: Resource) -> Rule | None:
+        """Return the fault that an operation has, which then does not happen in it."""
+        return self._faults.pop(operation["name"], None)
+
+    async def elapse(self, operation: Resource, share: float = 1.0) -> None:
+        """Let the time pass that an operation takes, or a share of it.
+
+        Work calls it before it does anything, so that an operation with a fault leaves everything as it was. Raises
+        OperationError.
+        """
+        fault = self.disarm(operation)
+        if fault is not None:
+            await fault.strike()
+        kind = operation["operationType"], operation["targetLink"].rsplit("/", 2)[-2]
+        await asyncio.sleep(SECONDS.get(kind, 1.5) * share if self.real else 0.0)
 
     def start(
         self,
@@ -114,11 +133,10 @@ class Operations:
 
     @staticmethod
     def _fail(operation: Resource, error: OperationError) -> None:
-        operation["error"] = {"errors": [{"code": error.code, "message": error.message}]}
+        first = {"code": error.code, "message": error.message}
+        operation["error"] = {"errors": [first, *error.more]}
         operation["httpErrorStatusCode"] = error.http_status
-        operation["httpErrorMessage"] = {400: "BAD REQUEST", 403: "FORBIDDEN"}.get(
-            error.http_status, "INTERNAL SERVER ERROR"
-        )
+        operation["httpErrorMessage"] = HTTPStatus(error.http_status).phrase.upper()
 
     async def wait(self, key: Key, limit: float = WAIT_LIMIT) -> Resource:
         """Return an operation when it is done, or after limit seconds. Raises ApiError."""

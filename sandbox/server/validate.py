@@ -290,7 +290,9 @@ def _record_problems(discovery: Discovery, record: Mapping[str, Any]) -> list[st
     method, parameters = found
     query, body = record["query"], record["request"]
     asked = discovery.request_problems(method, query, body, parameters, strict=True)
-    answered = discovery.response_problems(method, record["status"], record["response"])
+    status = record["status"]
+    # A connection that a fault closed has no answer.
+    answered = discovery.response_problems(method, status, record["response"]) if status else []
     # A request that is refused may be wrong on purpose: then the refusal is what counts.
     requests = [] if record["status"] == 400 else [problem.message for problem in asked]
     return requests + answered

@@ -74,6 +74,12 @@ class ComputeServer:
             status, text = error.code, error.read()
         return status, json.loads(text) if text else None
 
+    def faults(self, *rules: Mapping[str, Any]) -> None:
+        """Let calls fail from now on as sandbox/server/faults.py describes it; without rules, none."""
+        data = json.dumps({"faults": rules}).encode()
+        request = urllib.request.Request(f"{self.compute_endpoint}/sandbox/faults", data)
+        urllib.request.urlopen(request).close()
+
     def done(self, verb: str, path: str, body: Any = None) -> dict[str, Any]:
         """Call a method that has to succeed and wait for its operation, which is returned."""
         status, operation = self.call(verb, path, body)
