@@ -14,8 +14,9 @@ from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
 from ansible_collections.flux.burst.plugins.module_utils._gce_client import GceClient
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import READERS, GceSession
 
-# How often a request is repeated whose earlier operation is all that Google gives back.
-REPEATS = 5
+# How often a request is repeated whose earlier operation is all that Google gives back: machines that come and go once
+# a minute for the hour for which it remembers.
+REPEATS = 60
 Names = Callable[[], set[str]]
 
 
@@ -90,11 +91,9 @@ class Creation:
         self, client: GceClient, hosts: Sequence[str], place: _gce_place.Place, exist: Names
     ) -> None:
         params = self.params
-        name = _gce_instances.subnetwork(params)
-        subnetwork = self.session.get(name, fields="id")
         body = _gce_instances.bulk_body(params, hosts, place)
         for repeat in range(REPEATS):
-            request = _gce_instances.request_id(params["burst"], subnetwork["id"], body, repeat)
+            request = _gce_instances.request_id(params["burst"], place.zone, body, repeat)
             started = client.bulk_insert(body, request, place.zone)
             try:
                 client.wait(started)

@@ -33,14 +33,14 @@ Instances = Mapping[str, Mapping[str, Any]]
 """REST resources with FIELDS, by name."""
 
 
-def request_id(burst: str, network_id: str, body: Mapping[str, Any], attempt: int) -> str:
+def request_id(burst: str, zone: str, body: Mapping[str, Any], attempt: int) -> str:
     """Return the requestId of a creation: the same for the same request, so a repeat makes no second set of machines.
 
-    Google remembers an id for an hour and answers with the operation that it began. network_id differs after a
-    teardown. For that hour, an old operation that failed (no capacity), or whose machines were deleted since, would
-    be all that a new run gets; who finds one that is over counts the attempt up.
+    Google remembers an id for an hour and answers with the operation that it began. For that hour, an old operation
+    that failed (no capacity), or whose machines were deleted since, would be all that a new run gets; who finds one
+    that is over counts the attempt up.
     """
-    parts = [burst, network_id, json.dumps(body, sort_keys=True), str(attempt)]
+    parts = [burst, zone, json.dumps(body, sort_keys=True), str(attempt)]
     return str(uuid.uuid5(NAMESPACE, "/".join(parts)))
 
 

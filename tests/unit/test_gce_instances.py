@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ansible_collections.flux.burst.plugins.module_utils import _gce_instances
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError, SpecError
-from ansible_collections.flux.burst.plugins.modules import gce_instances
+from ansible_collections.flux.burst.plugins.module_utils._gce_place import Place
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,9 +19,9 @@ HOSTS = ["b-001", "b-002", "b-003"]
 PARAMS: dict[str, Any] = {
     "burst": "t",
     "project": "my-project",
-    "zone": "us-central1-a",
+    "zones": ["us-central1-a"],
     "hosts": HOSTS,
-    "machine_type": "n2-standard-4",
+    "machine_types": ["n2-standard-4"],
     "image": "projects/my-project/global/images/family/flux",
     "disk_size_gb": 20,
     "labels": {"team": "hpc"},
@@ -29,13 +29,27 @@ PARAMS: dict[str, Any] = {
     "ssh_user": "burst",
     "ssh_public_key": "ssh-ed25519 AAAA burst\n",
     "boot_timeout": 1,
+    "disk_type": "pd-balanced",
+    "subnetwork": None,
+    "tags": [],
+    "service_account": None,
+    "service_account_scopes": ["scope"],
+    "accelerator_type": None,
+    "accelerator_count": 1,
+    "spot": False,
+    "compact": False,
+    "reservation": "any",
+    "min_cpu_platform": None,
+    "shielded": False,
+    "best_effort": False,
 }
+PLACE = Place("n2-standard-4", "us-central1-a")
 BASE = "https://www.googleapis.com/compute/v1/projects/my-project/zones/us-central1-a"
 
 
 def instance(name: str, **changed: Any) -> dict[str, Any]:
     """Return a machine as Compute Engine keeps it, as it should be."""
-    properties = _gce_instances.bulk_body(PARAMS, [name])["instanceProperties"]
+    properties = _gce_instances.bulk_body(PARAMS, [name], PLACE)["instanceProperties"]
     return {
         "id": "1",
         "name": name,
@@ -45,18 +59,21 @@ def instance(name: str, **changed: Any) -> dict[str, Any]:
         "labels": properties["labels"],
         "labelFingerprint": "lf",
         "metadata": {**properties["metadata"], "fingerprint": "mf"},
-        "networkInterfaces": [{"networkIP": "10.10.0.2"}],
+        "creationTimestamp": "2026-11-25T10:00:00.000-08:00",
+        "networkInterfaces": [{**properties["networkInterfaces"][0], "networkIP": "10.10.0.2"}],
+        "scheduling": properties["scheduling"],
+        "disks": [{"diskSizeGb": "20"}],
         **changed,
     }
 
 
 def planned(existing: dict[str, dict[str, Any]], **changed: Any) -> list[tuple[str, str]]:
-    changes = _gce_instances.plan_present({**PARAMS, **changed}, existing)
-    return [(change.name, change.action) for change in changes]
+    stages = _gce_instances.plan_present({**PARAMS, **changed}, existing)
+    return [(change.name, change.action) for stage in stages for change in stage]
 
 
 def test_a_request_is_for_all_or_none_private_and_with_a_fuse() -> None:
-    body = _gce_instances.bulk_body(PARAMS, HOSTS)
+    body = _gce_instances.bulk_body(PARAMS, HOSTS, PLACE)
     properties = body["instanceProperties"]
     assert list(body["perInstanceProperties"]) == HOSTS
     assert body["count"] == "3"
@@ -92,19 +109,28 @@ def test_what_is_missing_is_created_and_nothing_else(there: set[str]) -> None:
 
 @given(st.sets(st.sampled_from(HOSTS)))
 def test_machines_that_nobody_asked_for_are_left_alone(there: set[str]) -> None:
-    existing = {name: instance(name, status="TERMINATED", labels={}) for name in there}
+    existing = {name: instance(name, status="SUSPENDED", labels={}) for name in there}
     assert planned(existing, hosts=[]) == []
 
 
-@pytest.mark.parametrize("status", ["PROVISIONING", "STAGING", "RUNNING"])
+@pytest.mark.parametrize("status", ["PROVISIONING", "STAGING", "RUNNING", "REPAIRING"])
 def test_a_machine_on_its_way_is_not_asked_for_again(status: str) -> None:
     existing = {name: instance(name, status=status) for name in HOSTS}
     assert planned(existing) == []
 
 
-@pytest.mark.parametrize("status", ["STOPPING", "TERMINATED", "SUSPENDED", "REPAIRING"])
-def test_a_machine_that_does_not_run_is_named(status: str) -> None:
-    with pytest.raises(GceError, match=f"b-002 {status}: run the teardown playbook"):
+@pytest.mark.parametrize("status", ["PENDING_STOP", "STOPPING", "STOPPED", "TERMINATED"])
+def test_a_machine_that_died_is_deleted_and_then_created(status: str) -> None:
+    existing = {name: instance(name) for name in HOSTS[1:]}
+    existing["b-001"] = instance("b-001", status=status)
+    first, second = _gce_instances.plan_present(PARAMS, existing)
+    assert [(change.name, change.action) for change in first] == [("b-001", "delete")]
+    assert [(change.name, change.action) for change in second] == [("b-001", "create")]
+
+
+@pytest.mark.parametrize("status", ["SUSPENDING", "SUSPENDED"])
+def test_a_machine_that_somebody_put_to_sleep_is_named(status: str) -> None:
+    with pytest.raises(GceError, match=f"b-002 {status}: let them run, or run the teardown"):
         planned({"b-002": instance("b-002", status=status)})
 
 
@@ -118,7 +144,7 @@ def test_a_machine_that_does_not_run_is_named(status: str) -> None:
 )
 def test_labels_and_metadata_are_put_right(changed: dict[str, Any], part: str) -> None:
     existing = {name: instance(name) for name in HOSTS} | {"b-001": instance("b-001", **changed)}
-    [change] = _gce_instances.plan_present(PARAMS, existing)
+    _unused, [change] = _gce_instances.plan_present(PARAMS, existing)
     assert (change.name, change.action) == ("b-001", "update")
     assert set(change.before) == set(change.after) == {part}
 
@@ -143,20 +169,125 @@ def test_what_others_put_on_a_machine_stays() -> None:
     ]
 
 
-def test_another_machine_type_is_a_warning() -> None:
-    existing = {name: instance(name) for name in HOSTS}
-    assert _gce_instances.warnings(PARAMS, existing) == []
-    [said] = _gce_instances.warnings(
-        {**PARAMS, "machine_type": "c3-standard-8", "hosts": HOSTS[:1]}, existing
+BUILT = {"machineType": f"{BASE}/machineTypes/c3-standard-8"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "options", "row"),
+    [
+        (BUILT, {}, ("machine_types", ["n2-standard-4"], "c3-standard-8")),
+        ({}, {"zones": ["us-central1-b"]}, ("zones", ["us-central1-b"], "us-central1-a")),
+        ({}, {"spot": True}, ("spot", True, False)),
+        ({}, {"max_run_duration": "1h"}, ("max_run_duration", "3600s", "14400s")),
+        ({}, {"disk_size_gb": 30}, ("disk_size_gb", 30, 20)),
+        ({"serviceAccounts": [{"email": "a@b"}]}, {}, ("service_account", "", "a@b")),
+        ({"tags": {"items": ["y", "x"]}}, {"tags": ["z"]}, ("tags", "z", "x y")),
+        ({"minCpuPlatform": "Intel"}, {}, ("min_cpu_platform", "", "Intel")),
+        (
+            {"guestAccelerators": [{"acceleratorType": "x/t4", "acceleratorCount": 1}]},
+            {"accelerator_type": "t4", "accelerator_count": 2},
+            ("accelerator_type", "2 t4", "1 t4"),
+        ),
+        ({}, {"subnetwork": "projects/p/regions/r/subnetworks/s"}, ("subnetwork", "s", "t-subnet")),
+    ],
+)
+def test_what_cannot_be_changed_is_told_with_both_values(
+    changed: dict[str, Any], options: dict[str, Any], row: tuple[str, Any, Any]
+) -> None:
+    params = {**PARAMS, "hosts": ["b-001"], **options}
+    [found] = _gce_instances.drift(params, {"b-001": instance("b-001", **changed)})
+    assert found == {"name": "b-001", "field": row[0], "wanted": row[1], "found": row[2]}
+    shown = _gce_instances.drift_diff(found)
+    assert (shown["before"], shown["after"]) == ({row[0]: row[2]}, {row[0]: row[1]})
+
+
+def test_one_of_the_machine_types_and_zones_that_will_do_is_no_drift() -> None:
+    params = {
+        **PARAMS,
+        "machine_types": ["c3-standard-8", "n2-standard-4"],
+        "zones": ["us-central1-b", "us-central1-a"],
+    }
+    assert _gce_instances.drift(params, {name: instance(name) for name in HOSTS}) == []
+
+
+def preempted(name: str, when: str) -> dict[str, str]:
+    """Return an operation by which Compute Engine took a machine away."""
+    return {"targetLink": f"{BASE}/instances/{name}", "insertTime": when}
+
+
+LATE, EARLY = "2026-11-25T11:00:00.000-08:00", "2026-11-25T17:00:00.000+00:00"
+
+
+@pytest.mark.parametrize(
+    ("there", "preemptions", "wanted"),
+    [
+        ({}, [preempted("b-001", LATE)], []),
+        ({"b-002": "RUNNING"}, [preempted("b-001", LATE)], ["b-001 was preempted at"]),
+        ({"b-002": "RUNNING"}, [preempted("b-001", EARLY)], []),
+        ({"b-002": "RUNNING"}, [], []),
+        ({"b-001": "TERMINATED"}, [], ["b-001 died or was stopped, and is TERMINATED"]),
+        (
+            {"b-001": "TERMINATED"},
+            [preempted("b-001", LATE)],
+            [f"b-001 was preempted at {LATE}, and is TERMINATED"],
+        ),
+        ({"b-001": "STOPPING", "b-002": "RUNNING"}, [], ["b-001 died or was stopped, and is"]),
+    ],
+)
+def test_a_machine_that_was_lost_is_told_from_one_that_never_was(
+    there: dict[str, str], preemptions: list[dict[str, str]], wanted: list[str]
+) -> None:
+    existing = {name: instance(name, status=status) for name, status in there.items()}
+    found = _gce_instances.losses(PARAMS, existing, preemptions)
+    said = [f"{row['name']} {row['why']}" for row in found]
+    assert len(said) == len(wanted)
+    assert all(text.startswith(start) for text, start in zip(said, wanted, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "place", "stays"),
+    [
+        ({}, PLACE, True),
+        ({"spot": True}, PLACE, False),
+        ({"compact": True}, PLACE, False),
+        ({}, Place("a2-highgpu-1g", "us-central1-a", has_gpus=True), False),
+    ],
+)
+def test_machines_that_cannot_be_moved_while_they_run_say_so(
+    options: dict[str, Any], place: Place, stays: bool
+) -> None:
+    body = _gce_instances.bulk_body({**PARAMS, **options}, HOSTS, place)
+    scheduling = body["instanceProperties"]["scheduling"]
+    assert ("onHostMaintenance" not in scheduling) == stays
+    assert scheduling["instanceTerminationAction"] == "DELETE"
+
+
+def test_the_best_that_can_be_had_is_one_machine_at_least() -> None:
+    assert (
+        _gce_instances.bulk_body({**PARAMS, "best_effort": True}, HOSTS, PLACE)["minCount"] == "1"
     )
-    assert said.startswith("b-001: wanted machine type c3-standard-8, found n2-standard-4")
 
 
-def test_machines_in_another_zone_are_a_warning() -> None:
-    existing = {name: instance(name) for name in HOSTS}
-    said = _gce_instances.warnings({**PARAMS, "zone": "us-central1-b"}, existing)
-    assert len(said) == len(HOSTS)
-    assert said[0].startswith("b-001: wanted zone us-central1-b, found us-central1-a")
+@pytest.mark.parametrize(
+    ("reservation", "wanted"),
+    [
+        ("any", None),
+        ("none", {"consumeReservationType": "NO_RESERVATION"}),
+        (
+            "mine",
+            {
+                "consumeReservationType": "SPECIFIC_RESERVATION",
+                "key": "compute.googleapis.com/reservation-name",
+                "values": ["mine"],
+            },
+        ),
+    ],
+)
+def test_a_reservation_is_asked_for_as_google_names_it(
+    reservation: str, wanted: dict[str, Any] | None
+) -> None:
+    body = _gce_instances.bulk_body({**PARAMS, "reservation": reservation}, HOSTS, PLACE)
+    assert body["instanceProperties"].get("reservationAffinity") == wanted
 
 
 @pytest.mark.parametrize("text", ["long", "4", "4 h", "h", "-4h"])
@@ -166,140 +297,15 @@ def test_a_fuse_that_cannot_be_read_is_told_even_in_check_mode(text: str) -> Non
 
 
 def test_a_request_id_is_the_same_for_the_same_request_only() -> None:
-    body = _gce_instances.bulk_body(PARAMS, HOSTS)
-    first = _gce_instances.request_id("t", "1", body, 0)
+    body = _gce_instances.bulk_body(PARAMS, HOSTS, PLACE)
+    first = _gce_instances.request_id("t", "a", body, 0)
     assert uuid.UUID(first).int
-    assert _gce_instances.request_id("t", "1", body, 0) == first
-    fewer = _gce_instances.bulk_body(PARAMS, HOSTS[:2])
+    assert _gce_instances.request_id("t", "a", body, 0) == first
+    fewer = _gce_instances.bulk_body(PARAMS, HOSTS[:2], PLACE)
     others = {
-        _gce_instances.request_id("u", "1", body, 0),
-        _gce_instances.request_id("t", "2", body, 0),
-        _gce_instances.request_id("t", "1", fewer, 0),
-        _gce_instances.request_id("t", "1", body, 1),
+        _gce_instances.request_id("u", "a", body, 0),
+        _gce_instances.request_id("t", "b", body, 0),
+        _gce_instances.request_id("t", "a", fewer, 0),
+        _gce_instances.request_id("t", "a", body, 1),
     }
     assert len(others | {first}) == 5
-
-
-class Started:
-    """A creation that was answered."""
-
-    def __init__(self, request: str, repeated: bool) -> None:
-        self.request, self.repeated = request, repeated
-
-
-class FakeCloud:
-    """Session and client in one: answers each bulk request with the next of the given outcomes."""
-
-    def __init__(self, *outcomes: tuple[bool, bool]) -> None:
-        self.outcomes, self.there, self.requests = list(outcomes), [], []  # type: ignore[var-annotated]
-
-    def instances(self, project: str, burst: str) -> list[dict[str, Any]]:
-        return [instance(name) for name in self.there]
-
-    def get(self, path: str, **query: str) -> dict[str, str]:
-        return {"id": "77"}
-
-    def bulk_insert(self, body: dict[str, Any], request_id: str, zone: str) -> Started:
-        self.requests.append(request_id)
-        return Started(request_id, self.outcomes[0][0])
-
-    def wait(self, started: Started) -> None:
-        repeated, succeeds = self.outcomes.pop(0)
-        if not succeeds:
-            raise GceError("ZONE_RESOURCE_POOL_EXHAUSTED")
-        if not repeated:
-            self.there = HOSTS
-
-    def host_keys(self, project: str, zone: str, name: str) -> dict[str, str]:
-        return {} if name == "b-002" else {"ssh-ed25519": "AAAA"}
-
-    def serial_lines(self, project: str, zone: str, name: str, count: int) -> list[str]:
-        return [f"{name}: Kernel panic"]
-
-
-@pytest.fixture
-def cloud(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> FakeCloud:
-    made = FakeCloud(*getattr(request, "param", ()))
-    monkeypatch.setattr(gce_instances, "GceSession", lambda *_unused: made)
-    monkeypatch.setattr(gce_instances, "GceClient", lambda *_unused: made)
-    return made
-
-
-def machines() -> gce_instances.Machines:
-    params = {**PARAMS, "compute_endpoint": "http://none", "credentials_file": None}
-    return gce_instances.Machines(params)
-
-
-NEW, NEW_FAILS = (False, True), (False, False)
-OLD, OLD_FAILED = (True, True), (True, False)
-
-
-@pytest.mark.parametrize(
-    ("cloud", "requests"),
-    [([NEW], 1), ([OLD, NEW], 2), ([OLD_FAILED, NEW], 2), ([OLD, OLD_FAILED, NEW], 3)],
-    indirect=["cloud"],
-)
-def test_an_old_answer_is_not_taken_for_machines(cloud: FakeCloud, requests: int) -> None:
-    """For an hour Compute Engine answers a known requestId with the old operation, failed or not."""
-    made = machines()
-    made.act(_gce_instances.plan_present(PARAMS, made.existing))
-    assert sorted(made.existing) == HOSTS
-    assert len(cloud.requests) == len(set(cloud.requests)) == requests
-
-
-@pytest.mark.parametrize(
-    ("cloud", "requests"), [([NEW_FAILS], 1), ([OLD_FAILED, NEW_FAILS], 2)], indirect=["cloud"]
-)
-def test_a_creation_that_fails_now_is_not_tried_again(cloud: FakeCloud, requests: int) -> None:
-    made = machines()
-    with pytest.raises(GceError, match="EXHAUSTED"):
-        made.act(_gce_instances.plan_present(PARAMS, made.existing))
-    assert len(cloud.requests) == requests
-
-
-@pytest.mark.parametrize("cloud", [[OLD] * 5], indirect=True)
-def test_machines_that_vanish_each_time_are_told(cloud: FakeCloud) -> None:
-    made = machines()
-    with pytest.raises(GceError, match="found them gone 5 times"):
-        made.act(_gce_instances.plan_present(PARAMS, made.existing))
-
-
-def test_a_console_that_cannot_be_read_does_not_hide_which_machine_did_not_boot(
-    cloud: FakeCloud, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refused(*_unused: object) -> list[str]:
-        raise GceError("no permission", status=403)
-
-    cloud.there = HOSTS
-    monkeypatch.setattr(cloud, "serial_lines", refused)
-    monkeypatch.setitem(PARAMS, "boot_timeout", 0)
-    with pytest.raises(GceError, match=r"none of b-002 \(console of b-002: unreadable, HTTP 403"):
-        machines().booted()
-
-
-def test_machines_that_go_by_themselves_while_they_are_deleted_are_no_failure(
-    cloud: FakeCloud, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cloud.there = HOSTS
-    made = machines()
-
-    def delete(kind: str, name: str, zone: str) -> None:
-        cloud.there = []
-
-    monkeypatch.setattr(cloud, "delete", delete, raising=False)
-    made.act(_gce_instances.plan_absent(made.existing))
-    assert made.existing == {}
-
-
-def test_a_machine_that_does_not_boot_is_named_with_its_last_words(
-    cloud: FakeCloud, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cloud.there = HOSTS
-    monkeypatch.setattr(gce_instances, "POLL", 0.01)
-    monkeypatch.setitem(PARAMS, "boot_timeout", 0)
-    with pytest.raises(GceError) as caught:
-        machines().booted()
-    said = str(caught.value)
-    assert "found none of b-002 (console of b-002: b-002: Kernel panic)" in said
-    assert "b-001" not in said
-    assert caught.value.facts["stage"] == "boot"

@@ -1,0 +1,134 @@
+# Copyright: flux.burst contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Modules of one burst, as processes of their own against the sandbox's Compute Engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import sys
+import tempfile
+import traceback
+from typing import Any
+
+import google.cloud.compute_v1  # noqa: F401 - for the processes that are forked
+from compute_server import ComputeServer
+
+HOSTS = ["gffw-compute-a-001", "gffw-compute-a-002"]
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPublic burst"
+IMAGE = "projects/sandbox-project/global/images/family/flux-fw-bursted-x86-64"
+
+
+def forked(name: str, given: str) -> tuple[int, str]:
+    """Run a module in a process of its own and return its exit code and all that it printed.
+
+    It is forked from this one, which has google-cloud-compute loaded: that costs a second and a half each time.
+    """
+    with tempfile.TemporaryFile() as taken, tempfile.TemporaryFile() as printed:
+        taken.write(given.encode())
+        taken.seek(0)
+        pid = os.fork()
+        if not pid:
+            os._exit(_module(name, taken.fileno(), printed.fileno()))
+        _unused, status = os.waitpid(pid, 0)
+        printed.seek(0)
+        return os.waitstatus_to_exitcode(status), printed.read().decode()
+
+
+def _module(name: str, taken: int, printed: int) -> int:
+    """Be a module's process: its standard input and output are these files."""
+    code: object = 0
+    try:
+        for place, file in enumerate((taken, printed, printed)):
+            os.dup2(file, place)
+        sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
+        sys.argv = [name]
+        runpy.run_module(f"ansible_collections.flux.burst.plugins.modules.{name}", None, "__main__")
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code if isinstance(code, int) else 1
+
+
+class Modules:
+    """Runs modules of one burst against a server."""
+
+    def __init__(self, server: ComputeServer, burst: str = "t") -> None:
+        self.server, self.burst = server, burst
+
+    def run(self, name: str, *, check: bool = False, **options: Any) -> dict[str, Any]:
+        """Return what a module returns; it must end with exit_json or fail_json, not a traceback."""
+        server = self.server
+        arguments = {
+            "burst": self.burst,
+            "project": server.project,
+            "compute_endpoint": server.compute_endpoint,
+            "credentials_file": str(server.credentials_file),
+            "_ansible_check_mode": check,
+            "_ansible_diff": True,
+            **options,
+        }
+        code, output = forked(name, json.dumps({"ANSIBLE_MODULE_ARGS": arguments}))
+        assert output.strip().startswith("{"), output
+        result: dict[str, Any] = json.loads(output)
+        assert ("failed" in result) == (code != 0)
+        return result
+
+    def network(self, **options: Any) -> dict[str, Any]:
+        """Run gce_network."""
+        return self.run(
+            "gce_network", **{"region": "us-central1", "subnet_cidr": "10.10.0.0/24", **options}
+        )
+
+    def instances(self, **options: Any) -> dict[str, Any]:
+        """Run gce_instances."""
+        wanted = {
+            "zones": ["us-central1-a"],
+            "hosts": HOSTS,
+            "machine_types": ["n2-standard-2"],
+            "image": IMAGE,
+            "ssh_public_key": KEY,
+            "labels": {"team": "hpc"},
+            "boot_timeout": 20,
+        }
+        return self.run("gce_instances", **{**wanted, **options})
+
+    def failure(self, module: str, **options: Any) -> str:
+        """Return the message of a module that has to fail, which is one line."""
+        result = getattr(self, module)(**options)
+        assert result.get("failed"), result
+        assert "\n" not in result["msg"]
+        return str(result["msg"])
+
+
+def changed(result: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return (kind, name, action) of what was changed."""
+    assert not result.get("failed"), result["msg"]
+    found = [(it["kind"], it["name"], it["action"]) for it in result["resources"]]
+    assert result["changed"] == bool(found)
+    assert len(result["diff"]) == len(found)
+    return found
+
+
+def held(server: ComputeServer) -> list[str]:
+    """Return the paths of everything in the project."""
+    found = []
+    for place in (
+        "global/networks",
+        "global/firewalls",
+        "aggregated/subnetworks",
+        "aggregated/routers",
+        "aggregated/instances",
+    ):
+        items = server.call("GET", place)[1].get("items", [])
+        kind = place.split("/")[1]
+        if isinstance(items, dict):
+            items = [one for scope in items.values() for one in scope.get(kind, [])]
+        found += [f"{kind}/{one['name']}" for one in items]
+    return found
