@@ -13,6 +13,7 @@ from ansible_collections.flux.burst.plugins.module_utils import _gce_instances, 
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
 from ansible_collections.flux.burst.plugins.module_utils._gce_client import GceClient
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import READERS, GceSession
+from ansible_collections.flux.burst.plugins.module_utils._spec import one_region
 
 # How often a request is repeated whose earlier operation is all that Google gives back: machines that come and go once
 # a minute for the hour for which it remembers.
@@ -32,7 +33,7 @@ class Creation:
         """Find the places that have the machine types and the quota. Raises GceError where there is none."""
         params = self.params
         where = f"projects/{params['project']}"
-        region = _gce_place.one_region(params["zones"])
+        region = one_region(params["zones"])
         names = " OR ".join(f'(name = "{name}")' for name in params["machine_types"])
 
         def types(zone: str) -> dict[str, dict[str, Any]]:

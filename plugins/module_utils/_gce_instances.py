@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError, SpecError
 from ansible_collections.flux.burst.plugins.module_utils._gce_network import description
-from ansible_collections.flux.burst.plugins.module_utils._gce_place import Place, one_region
+from ansible_collections.flux.burst.plugins.module_utils._gce_place import Place
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import LABEL, last_part
 from ansible_collections.flux.burst.plugins.module_utils._reconcile import Change, Stage
-from ansible_collections.flux.burst.plugins.module_utils._spec import seconds
+from ansible_collections.flux.burst.plugins.module_utils._spec import one_region, seconds
 
 NAMESPACE = uuid.UUID("6f3a2f0e-58f5-4d57-9f19-2f1f8c6f6a11")
 ALIVE = ("PROVISIONING", "STAGING", "RUNNING", "REPAIRING")

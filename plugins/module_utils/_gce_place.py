@@ -12,8 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ansible_collections.flux.burst.plugins.module_utils._errors import SpecError
-from ansible_collections.flux.burst.plugins.module_utils._spec import region
 
 # Codes of errors that another zone or machine type may not have; the others end the attempts.
 ELSEWHERE = (
@@ -52,17 +50,6 @@ class Attempt:
         """Return it as a part of a line."""
         said = f"{', '.join(self.codes)} ({self.error})" if self.error else ", ".join(self.codes)
         return f"{self.machine_type} in {self.zone}: {said}"
-
-
-def one_region(zones: Sequence[str]) -> str:
-    """Return the region of some zones. Raises SpecError where they are of several, or where there are none."""
-    regions = list(dict.fromkeys(map(region, zones)))
-    if len(regions) != 1:
-        raise SpecError(
-            f"zones: wanted zones of one region, in which the subnetwork lies, found {', '.join(zones) or 'none'}: "
-            "leave out those of other regions."
-        )
-    return regions[0]
 
 
 def may_be_elsewhere(codes: Iterable[str]) -> bool:

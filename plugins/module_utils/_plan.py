@@ -60,7 +60,8 @@ class Plan:
     """The decision.
 
     hosts are all that must exist, new_hosts those of them that do not yet, both in the order of the allowed ones.
-    groups are hosts by machine type: {machine_type ("" without types), hosts, new_hosts, price_per_hour (or None)}.
+    groups are hosts by machine type: {machine_type ("" without types), machine_types (it, and what will do in its place),
+    hosts, new_hosts, price_per_hour (or None)}.
     jobs are the ids that machines of the burst serve, local_jobs those for which the lead's free nodes suffice, left
     the others: {id, reason}, and the reason reads after "job ID". time_limit is for how many seconds the machines are
     needed at most, 0 without a limit or without such jobs; price what the new hosts cost in that time, None if unknown.
@@ -411,8 +412,9 @@ def _groups(
     asked_mb: Mapping[str, int],
     request: Request,
 ) -> list[dict[str, Any]]:
-    """Return the hosts by the first machine type that carries what their jobs ask, in the order of the types."""
-    found: dict[str, list[str]] = {str(kind["name"]): [] for kind in request.machine_types}
+    """Return the hosts by the machine types that carry what their jobs ask, in the order of the types."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    order = {str(kind["name"]): place for place, kind in enumerate(request.machine_types)}
     prices = {str(kind["name"]): kind.get("price_per_hour") for kind in request.machine_types}
     fitting: dict[tuple[int, int], list[tuple[str, int]]] = {}
     allowed = set(request.allowed)
@@ -427,17 +429,19 @@ def _groups(
                 for kind in _fitting_types(rank, request)
             ]
         asked = asked_mb.get(host, 0)
-        name = next((name for name, memory in fitting[size] if memory >= asked), "")
-        found.setdefault(name, []).append(host)
+        names = tuple(name for name, memory in fitting[size] if memory >= asked)
+        found.setdefault(names, []).append(host)
     return [
         {
-            "machine_type": name,
+            "machine_type": names[0] if names else "",
+            "machine_types": list(names),
             "hosts": members,
             "new_hosts": [host for host in members if host in chosen],
-            "price_per_hour": prices.get(name),
+            "price_per_hour": prices.get(names[0]) if names else None,
         }
-        for name, members in found.items()
-        if members
+        for names, members in sorted(
+            found.items(), key=lambda pair: [order[name] for name in pair[0]]
+        )
     ]
 
 

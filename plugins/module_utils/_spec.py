@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,17 @@ def region(zone: str) -> str:
     return zone.rpartition("-")[0]
 
 
+def one_region(zones: Sequence[str]) -> str:
+    """Return the region of some zones. Raises SpecError where they are of several, or where there are none."""
+    regions = list(dict.fromkeys(map(region, zones)))
+    if len(regions) != 1:
+        raise SpecError(
+            f"zones: wanted zones of one region, in which the subnetwork lies, found {', '.join(zones) or 'none'}: "
+            "leave out those of other regions."
+        )
+    return regions[0]
+
+
 def specification(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the whole specification, typed, with defaults, burst_region and burst_max_run_seconds.
 
@@ -76,7 +87,7 @@ def specification(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[
         raise SpecError("\n".join(problems))
     return {
         **made,
-        "burst_region": region(made["burst_zone"]),
+        "burst_region": one_region(made["burst_zones"]),
         "burst_max_run_seconds": seconds(made["burst_max_run_duration"]),
     }
 
@@ -125,6 +136,23 @@ def _between(least: int, most: int) -> Check:
         return "" if least <= value <= most else f"wanted {least} to {most}, found {value}"
 
     return check
+
+
+def _each(pattern: str, wanted: str) -> Check:
+    compiled = re.compile(pattern)
+
+    def check(value: Sequence[str]) -> str:
+        bad = [text for text in value if not compiled.fullmatch(text)]
+        return f"wanted {wanted}, found {bad[0]!r}" if bad else ""
+
+    return check
+
+
+def _zones(value: Sequence[str]) -> str:
+    wrong = _each(r"[a-z]+-[a-z]+\d+-[a-z]", "zones such as us-central1-a")(value)
+    if wrong or len({region(zone) for zone in value}) == 1:
+        return wrong
+    return f"wanted zones of one region, found {', '.join(value) or 'none'}"
 
 
 def _hostlist(value: str) -> str:
@@ -198,14 +226,18 @@ CHECKS: dict[str, Check] = {
         r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]",
         "a project id (6 to 30 lower case letters, digits and dashes)",
     ),
-    "burst_zone": _pattern(r"[a-z]+-[a-z]+\d+-[a-z]", "a zone such as us-central1-a"),
+    "burst_zones": _zones,
     "burst_hostlist": _hostlist,
     "burst_max_hosts": _between(0, 5000),
     "burst_sizing": _pattern("all|widest|cap", "all, widest or cap"),
     "burst_job_min_age": _between(0, 365 * 86400),
     "burst_prices": _prices,
     "burst_release_idle": _between(0, 365 * 86400),
-    "burst_machine_type": _pattern(r"[a-z][a-z0-9-]*", "a machine type such as n2-standard-4"),
+    "burst_machine_types": _each(r"[a-z][a-z0-9-]*", "machine types such as n2-standard-4"),
+    "burst_accelerator_count": _between(1, 16),
+    "burst_disk_type": _pattern(r"[a-z][a-z0-9-]*", "a disk type such as pd-balanced"),
+    "burst_tags": _each(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", "network tags of lower case letters"),
+    "burst_service_account": _pattern(r"[^@\s]+@[^@\s]+", "the e-mail of a service account"),
     "burst_image": _pattern(
         r"projects/[^/]+/global/images/(family/)?[a-z][a-z0-9-]*",
         "projects/PROJECT/global/images/IMAGE or projects/PROJECT/global/images/family/FAMILY",

@@ -160,6 +160,7 @@ groups:
   elements: dict
   sample:
     - machine_type: n2-standard-4
+      machine_types: [n2-standard-4, n2-highmem-4]
       hosts: [gffw-compute-a-001, gffw-compute-a-002, gffw-compute-a-003]
       new_hosts: [gffw-compute-a-001, gffw-compute-a-002, gffw-compute-a-003]
       price_per_hour: 0.1942
@@ -167,6 +168,10 @@ groups:
     machine_type:
       description: Name of the machine type; empty where none was to be chosen.
       type: str
+    machine_types:
+      description: That, and the others that will do where it cannot be had, in the order of O(machine_types).
+      type: list
+      elements: str
     hosts:
       description: Its machines, in the order of the hostlist.
       type: list

@@ -290,6 +290,7 @@ from ansible_collections.flux.burst.plugins.module_utils._gce_session import (
     last_part,
     machine,
 )
+from ansible_collections.flux.burst.plugins.module_utils._spec import one_region
 
 NEEDED = ("zones", "hosts", "machine_types", "image", "ssh_public_key")
 POLL = 1.0
@@ -329,7 +330,7 @@ class Machines:
             self.creation.check(created)
         placement = []
         if created and self.params["compact"] and not self._placements():
-            region = _gce_place.one_region(self.params["zones"])
+            region = one_region(self.params["zones"])
             placement = [_gce_instances.placement(self.params["burst"], region, "create")]
         return [[*dead, *placement], changes]
 

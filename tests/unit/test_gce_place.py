@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from ansible_collections.flux.burst.plugins.module_utils import _gce_place
-from ansible_collections.flux.burst.plugins.module_utils._errors import SpecError
 from ansible_collections.flux.burst.plugins.module_utils._gce_place import Attempt, Place
 
 A, B = "us-central1-a", "us-central1-b"
@@ -145,13 +144,6 @@ def test_only_what_another_place_may_not_have_is_tried_elsewhere(
     codes: list[str], elsewhere: bool
 ) -> None:
     assert _gce_place.may_be_elsewhere(codes) == elsewhere
-
-
-@pytest.mark.parametrize("zones", [[], [A, "us-east1-b"]])
-def test_zones_are_of_one_region(zones: list[str]) -> None:
-    with pytest.raises(SpecError, match="wanted zones of one region"):
-        _gce_place.one_region(zones)
-    assert _gce_place.one_region([A, B]) == "us-central1"
 
 
 def test_when_there_is_no_place_every_attempt_is_told_in_one_line() -> None:
