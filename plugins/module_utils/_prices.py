@@ -11,7 +11,7 @@ were taken on DATE from public copies of it, which agree where both have a type:
 - regions and spot prices: skypilot-org/skypilot-catalog, catalogs/v8/gcp/vms.csv at 8427bbff, which comes from Google's
   billing catalogue; the GPUs of a2 and g2 are what a machine's price leaves after vCPUs and memory.
 
-Exact in LIST_REGIONS. Elsewhere one factor a region stands for all families (compared for a2, e2, n1 and n2: within 1 %).
+Exact in LIST_REGIONS. Elsewhere one factor a region stands for all families (within 1 % for a2, e2, n1 and n2).
 Spot prices change as often as every month; where none is known, the price on demand is the upper bound.
 """
 

@@ -32,6 +32,8 @@ COLLECTIONS = (
     Collection("subnetworks", "subnetwork", ("regions",)),
     Collection("routers", "router", ("regions",)),
     Collection("addresses", "address", ("regions",)),
+    Collection("resourcePolicies", "resourcePolicy", ("regions",)),
+    Collection("disks", "disk", ("zones",)),
     Collection("networks", "network", ("global",), aggregated=False),
     Collection("firewalls", "firewall", ("global",), aggregated=False),
     Collection("images", "image", ("global",), aggregated=False),
