@@ -22,11 +22,18 @@ class BurstError(Exception):
 
 
 class GceError(BurstError):
-    """Compute Engine refused or did not answer. `status` is the HTTP status, 0 without one."""
+    """Compute Engine refused or did not answer.
 
-    def __init__(self, message: str, *, status: int = 0, **facts: Any) -> None:
+    `status` is the HTTP status, 0 without one; `codes` are Google's own words for what went wrong, such as
+    ZONE_RESOURCE_POOL_EXHAUSTED or alreadyExists, in the order in which it tells them.
+    """
+
+    def __init__(
+        self, message: str, *, status: int = 0, codes: tuple[str, ...] = (), **facts: Any
+    ) -> None:
         super().__init__(message, **facts)
         self.status = status
+        self.codes = codes
 
 
 class FluxError(BurstError):

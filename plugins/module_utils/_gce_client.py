@@ -64,6 +64,7 @@ KINDS = {
     "subnetwork": Kind("SubnetworksClient", "Subnetwork", "subnetwork", "region"),
     "router": Kind("RoutersClient", "Router", "router", "region"),
     "firewall": Kind("FirewallsClient", "Firewall", "firewall", "global"),
+    "address": Kind("AddressesClient", "Address", "address", "region"),
     "instance": Kind("InstancesClient", "Instance", "instance", "zone"),
 }
 OPERATIONS = {
@@ -192,7 +193,7 @@ class GceClient:
             raise GceError(
                 explain(started.what, error.code, error.message, started.place),
                 status=operation.http_error_status_code,
-                code=error.code,
+                codes=tuple(each.code for each in operation.error.errors),
             )
         if operation.http_error_status_code >= 400:
             code = f"HTTP {operation.http_error_status_code}"
@@ -252,9 +253,11 @@ class GceClient:
         except google.api_core.exceptions.GoogleAPICallError as error:
             status = int(error.code or 0)
             reasons = [error.reason, *(each.get("reason") for each in error.errors)]
-            code = " ".join([f"HTTP {status}", *[str(each) for each in reasons if each][:1]])
+            codes = tuple(str(each) for each in reasons if each)
+            code = " ".join([f"HTTP {status}", *codes[:1]])
             place = {"zone": request["zone"]} if "zone" in request else {}
-            raise GceError(explain(what, code, error.message, place), status=status) from None
+            said = explain(what, code, error.message, place)
+            raise GceError(said, status=status, codes=codes) from None
         except (google.auth.exceptions.GoogleAuthError, requests.RequestException) as error:
             said = str(error).splitlines()[0]
             raise GceError(
