@@ -20,6 +20,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.flux.burst.plugins.module_utils._errors import SpecError
 
 DATE = "2026-11-25"
 LIST_REGIONS = ("us-central1", "us-east1", "us-west1")
@@ -144,6 +147,19 @@ class Price:
     basis: str
 
 
+def configured_prices(given: Mapping[str, Any]) -> dict[str, float]:
+    """Return prices by machine type as numbers. Raises SpecError."""
+    try:
+        prices = {name: float(each) for name, each in given.items()}
+    except (TypeError, ValueError):
+        prices = {"": -1.0}
+    if min(prices.values(), default=0.0) < 0:
+        raise SpecError(
+            f"prices: wanted the price of an hour by machine type, found {dict(given)}."
+        )
+    return prices
+
+
 def shape(machine_type: str) -> Shape | None:
     """Return what is paid for, from the name alone; None for a type that is not in this file."""
     family, _unused, rest = machine_type.partition("-")
@@ -179,7 +195,7 @@ def price(
     accelerators are counts of GPUs that were added to it, by model; configured are prices by machine type, which win.
     """
     if configured and machine_type in configured:
-        return Price(float(configured[machine_type]), "configured")
+        return Price(configured[machine_type], "configured")
     family = FAMILIES.get(machine_type.partition("-")[0].replace("custom", "n1"))
     size, factor = shape(machine_type), REGIONS.get(region)
     gpus = {**(size.gpus if size else {}), **(accelerators or {})}

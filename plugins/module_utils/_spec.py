@@ -191,8 +191,8 @@ def _key_pair(value: str) -> str:
 _SECONDS = _between(1, 86400)
 CHECKS: dict[str, Check] = {
     "burst_name": _pattern(
-        r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?",
-        "lower case letters, digits and dashes, beginning with a letter, at most 40",
+        r"(?!all$)[a-z]([-a-z0-9]{0,38}[a-z0-9])?",
+        "lower case letters, digits and dashes, beginning with a letter, at most 40, and not 'all'",
     ),
     "burst_project": _pattern(
         r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]",

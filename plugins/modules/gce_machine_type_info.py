@@ -25,7 +25,9 @@ options:
     elements: str
     required: true
   prices:
-    description: Price of a machine for one hour, by name of the machine type, in the currency of your bill.
+    description:
+      - Price of a machine for one hour, by name of the machine type, in the currency of your bill. For other types
+        Google's list prices on demand hold that come with the collection, in US dollars.
     type: dict
     default: {}
 extends_documentation_fragment:
@@ -57,6 +59,7 @@ machine_types:
       memory_mb: 16384
       gpus: 0
       price_per_hour: 0.194236
+      price_basis: configured
   contains:
     name:
       description: Its name.
@@ -74,8 +77,13 @@ machine_types:
       description: GPUs that it always has.
       type: int
     price_per_hour:
-      description: Its price from O(prices), null where that has none.
+      description: Its price on demand, null where that is unknown.
       type: float
+    price_basis:
+      description:
+        - Where that comes from. V(configured) by O(prices), V(list) for Google's list price, V(estimate) for one that
+          was derived from it, V(unknown).
+      type: str
 """
 
 from typing import Any
@@ -84,23 +92,26 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError, failing_module
 from ansible_collections.flux.burst.plugins.module_utils._gce_client import ACCESS
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import NOT_FOUND, GceSession
+from ansible_collections.flux.burst.plugins.module_utils._prices import configured_prices, price
+from ansible_collections.flux.burst.plugins.module_utils._spec import region
 
 # Families of which a vCPU is a whole core, see cloud.google.com/compute/docs/cpu-platforms.
 WHOLE_CORES = ("t2d", "t2a", "c4a", "n4a", "h3", "h4d")
 
 
-def machine_type(found: dict[str, Any], prices: dict[str, Any]) -> dict[str, Any]:
+def machine_type(found: dict[str, Any], prices: dict[str, float], in_region: str) -> dict[str, Any]:
     """Return a machine type as the module does, from its REST resource."""
     name, vcpus = found["name"], found["guestCpus"]
     whole = name.partition("-")[0] in WHOLE_CORES
-    price = prices.get(name)
+    cost = price(name, in_region, configured=prices)
     return {
         "name": name,
         "vcpus": vcpus,
         "cores": vcpus if whole else max(vcpus // 2, 1),
         "memory_mb": found["memoryMb"],
         "gpus": sum(each["guestAcceleratorCount"] for each in found.get("accelerators", [])),
-        "price_per_hour": None if price is None else float(price),
+        "price_per_hour": cost.per_hour if cost else None,
+        "price_basis": cost.basis if cost else "unknown",
     }
 
 
@@ -132,9 +143,14 @@ def main() -> None:
     )
     with failing_module(module):
         params = module.params
+        prices = configured_prices(params["prices"])
         session = GceSession(params["compute_endpoint"], params["credentials_file"])
         types = [
-            machine_type(read(session, params["project"], params["zone"], name), params["prices"])
+            machine_type(
+                read(session, params["project"], params["zone"], name),
+                prices,
+                region(params["zone"]),
+            )
             for name in params["names"]
         ]
         module.exit_json(changed=False, machine_types=types)

@@ -29,11 +29,11 @@ class Collection:
 COLLECTIONS = (
     Collection("instances", "instance", ("zones",)),
     Collection("machineTypes", "machineType", ("zones",)),
+    Collection("disks", "disk", ("zones",)),
     Collection("subnetworks", "subnetwork", ("regions",)),
     Collection("routers", "router", ("regions",)),
     Collection("addresses", "address", ("regions",)),
     Collection("resourcePolicies", "resourcePolicy", ("regions",)),
-    Collection("disks", "disk", ("zones",)),
     Collection("networks", "network", ("global",), aggregated=False),
     Collection("firewalls", "firewall", ("global",), aggregated=False),
     Collection("images", "image", ("global",), aggregated=False),

@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from ansible_collections.flux.burst.plugins.module_utils._errors import SpecError
 from ansible_collections.flux.burst.plugins.module_utils._prices import (
     FAMILIES,
     LIST_REGIONS,
     REGIONS,
     Price,
+    configured_prices,
     price,
 )
 
@@ -108,8 +112,21 @@ def test_what_is_not_in_the_list_has_no_price(machine_type: str, region: str) ->
 
 
 def test_a_configured_price_wins() -> None:
-    assert price("n2-standard-4", HOME, configured={"n2-standard-4": 1}) == Price(1.0, "configured")
+    assert price("n2-standard-4", HOME, configured={"n2-standard-4": 1.0}) == Price(
+        1.0, "configured"
+    )
     assert price("own-type", "moon1", configured={"own-type": 2.5}) == Price(2.5, "configured")
+
+
+@pytest.mark.parametrize("given", [{"a": "cheap"}, {"a": None}, {"a": -1}])
+def test_a_configured_price_that_is_none_is_told(given: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match=r"^prices: wanted the price of an hour by machine type"):
+        configured_prices(given)
+
+
+def test_configured_prices_may_come_as_text() -> None:
+    assert configured_prices({"a": "0.5", "b": 1}) == {"a": 0.5, "b": 1.0}
+    assert configured_prices({}) == {}
 
 
 def test_the_numbers_are_plausible() -> None:
