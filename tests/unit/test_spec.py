@@ -55,6 +55,12 @@ def test_a_good_specification_gets_defaults_types_and_its_region(good: dict[str,
     [
         ("burst_name", "My_Burst", "lower case letters"),
         ("burst_name", "a" * 41, "at most 40"),
+        ("burst_name", "all", "not 'all'"),
+        ("burst_foundation", "My_Net", "lower case letters"),
+        ("burst_nat_addresses", 51, "0 to 50"),
+        ("burst_subnetwork", "regions/r/subnetworks/a", "a name or projects/"),
+        ("burst_network", "projects/p/networks/a", "a name or projects/"),
+        ("burst_network", "vpc", "burst_subnetwork beside it"),
         ("burst_project", "p", "a project id"),
         ("burst_zone", "us-central1", "a zone such as"),
         ("burst_sizing", "many", "all, widest or cap"),
@@ -111,6 +117,13 @@ def test_everything_that_is_wrong_is_said_at_once(good: dict[str, Any]) -> None:
 def test_a_subnetwork_must_hold_every_machine(good: dict[str, Any]) -> None:
     lines = problems({**good, "burst_hostlist": "a-[1-9]", "burst_subnet_cidr": "10.0.0.0/29"})
     assert lines == ["burst_subnet_cidr: wanted addresses for 9 machines, found 4 in 10.0.0.0/29"]
+
+
+def test_a_subnetwork_that_exists_is_measured_where_it_is_read(good: dict[str, Any]) -> None:
+    small = {"burst_hostlist": "a-[1-9]", "burst_subnet_cidr": "10.0.0.0/29"}
+    path = "projects/my-host/regions/us-central1/subnetworks/hpc"
+    made = specification({**good, **small, "burst_subnetwork": path}, OPTIONS)
+    assert made["burst_subnetwork"] == path
 
 
 def test_what_is_wrong_together_is_said_with_the_rest(good: dict[str, Any]) -> None:
