@@ -34,7 +34,7 @@ BURST_SAID = (
     "lower case letters, digits and dashes, beginning with a letter, at most 40, and not 'all'"
 )
 LABEL = re.compile(r"[a-z0-9_-]{0,63}")
-TOGETHER = ("burst_hostlist:", "burst_subnet_cidr:")
+TOGETHER = ("burst_hostlist:", "burst_subnet_cidr:", "burst_network:")
 
 Check = Callable[[Any], str]
 
