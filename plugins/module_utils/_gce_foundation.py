@@ -248,17 +248,14 @@ class ExistingNetwork:
         found = self._subnetwork()
         _gce_existing_network.check_subnetwork(path, found, self.network, params["machines"])
         self.network = partial(found["network"])
-        with ThreadPoolExecutor(2) as readers:
-            rules = readers.submit(
-                self._read, self._rules, "compute.networks.getEffectiveFirewalls"
-            )
-            routers = readers.submit(self._read, self._routers, "compute.routers.list")
-        if rules.result() is not None:
-            _gce_existing_network.check_ssh(self.network, rules.result(), params["tags"])
-        # With private Google access the NAT does not matter, so that it need not be readable.
-        known = [] if found.get("privateIpGoogleAccess") else routers.result()
-        if known is not None:
-            warning = _gce_existing_network.egress_warning(path, found, known)
+        rules = self._read(self._rules, "compute.networks.getEffectiveFirewalls")
+        if rules is not None:
+            _gce_existing_network.check_ssh(self.network, rules, params["tags"])
+        if found.get("privateIpGoogleAccess"):
+            return
+        routers = self._read(self._routers, "compute.routers.list")
+        if routers is not None:
+            warning = _gce_existing_network.egress_warning(path, found, routers)
             self.warnings += [warning] if warning else []
 
     def _subnetwork(self) -> dict[str, Any]:
