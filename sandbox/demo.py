@@ -112,7 +112,9 @@ def burst(demo: Demo, flux: str) -> None:
     demo.console.print(job)
     demo.playbook("Burst", "playbooks/burst.yml")
     demo.on_lead("Nodes after", ["flux", "resource", "list"])
-    demo.on_lead("The job's output", ["timeout", str(JOB_LIMIT), "flux", "job", "attach", job])
+    demo.on_lead(
+        "The job's output", ["timeout", "-k", "5", str(JOB_LIMIT), "flux", "job", "attach", job]
+    )
     demo.step("What there is", demo.sandbox("status"), shown="python -m sandbox status")
     demo.report()
     demo.console.print(

@@ -79,7 +79,7 @@ def _leaves(path: Path) -> Iterator[Path]:
 def build_id() -> str:
     """Return a short hash that changes when the installed Flux does."""
     parts = [
-        f"{path} {info.st_size} {info.st_mtime_ns} {info.st_mode}"
+        f"{path} {info.st_size} {info.st_mtime_ns} {_mode(path, info)}"
         for path in flux_files()
         for info in [path.lstat()]
     ]
@@ -164,4 +164,9 @@ def _copy(path: Path, root: Path) -> None:
     info = path.lstat()
     os.chown(target, info.st_uid, info.st_gid, follow_symlinks=False)
     if not stat.S_ISLNK(info.st_mode):
-        target.chmod(stat.S_IMODE(info.st_mode))
+        target.chmod(stat.S_IMODE(_mode(path, info)))
+
+
+def _mode(path: Path, info: os.stat_result) -> int:
+    """Return a file's mode in the machines. flux-security's `make install` leaves the IMP without setuid."""
+    return info.st_mode | (stat.S_ISUID if path.name == "flux-imp" else 0)

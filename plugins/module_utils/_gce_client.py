@@ -64,6 +64,7 @@ KINDS = {
     "subnetwork": Kind("SubnetworksClient", "Subnetwork", "subnetwork", "region"),
     "router": Kind("RoutersClient", "Router", "router", "region"),
     "firewall": Kind("FirewallsClient", "Firewall", "firewall", "global"),
+    "address": Kind("AddressesClient", "Address", "address", "region"),
     "instance": Kind("InstancesClient", "Instance", "instance", "zone"),
     "policy": Kind("ResourcePoliciesClient", "ResourcePolicy", "resource_policy", "region"),
 }
@@ -270,7 +271,7 @@ def explain(what: str, code: str, message: str, place: Mapping[str, str]) -> str
     where = place.get("zone", "the zone")
     advice = "put that right and run again; what exists already is kept."
     if "RESOURCE_POOL_EXHAUSTED" in code or "STOCKOUT" in code:
-        advice = f"{where} has none left; choose another burst_zone or burst_machine_type."
+        advice = f"{where} has none left; add zones to burst_zones or types to burst_machine_types."
     elif "QUOTA" in code.upper():
         advice = "raise the quota, or lower burst_max_hosts."
     elif "403" in code:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-
 # Codes of errors that another zone or machine type may not have; the others end the attempts.
 ELSEWHERE = (
     "RESOURCE_POOL_EXHAUSTED",

@@ -60,11 +60,11 @@ class Plan:
     """The decision.
 
     hosts are all that must exist, new_hosts those of them that do not yet, both in the order of the allowed ones.
-    groups are hosts by machine type: {machine_type ("" without types), machine_types (it, and what will do in its place),
-    hosts, new_hosts, price_per_hour (or None)}.
-    jobs are the ids that machines of the burst serve, local_jobs those for which the lead's free nodes suffice, left
-    the others: {id, reason}, and the reason reads after "job ID". time_limit is for how many seconds the machines are
-    needed at most, 0 without a limit or without such jobs; price what the new hosts cost in that time, None if unknown.
+    groups are hosts by machine type: {machine_type ("" without types), machine_types (it, and what will do in its
+    place), hosts, new_hosts, price_per_hour (or None)}. jobs are the ids that machines of the burst serve, local_jobs
+    those for which the lead's free nodes suffice, left the others: {id, reason}, and the reason reads after "job ID".
+    time_limit is for how many seconds the machines are needed at most, 0 without a limit or without such jobs; price
+    what the new hosts cost in that time, None if unknown.
     """
 
     hosts: list[str]

@@ -116,5 +116,5 @@ def _sizes(
         )
         yield (
             f"machine type: wanted {cores} cores and {gpus} GPUs, which the lead's R declares for {fold(names)}, found "
-            f"{found}: choose a larger burst_machine_type, or correct R and restart the lead"
+            f"{found}: choose larger burst_machine_types, or correct R and restart the lead"
         )

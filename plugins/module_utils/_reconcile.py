@@ -48,6 +48,11 @@ def apply(stages: Sequence[Stage], act: Callable[[Stage], None], *, check: bool)
         for stage in stages:
             if stage:
                 act(stage)
+    return told(changes)
+
+
+def told(changes: Sequence[Change]) -> dict[str, Any]:
+    """Return what exit_json takes for changes that were made, or that would be."""
     return {
         "changed": bool(changes),
         "diff": [change.diff for change in changes],

@@ -28,8 +28,13 @@ SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 # Compute Engine's limits of maxRunDuration.
 SHORTEST, LONGEST = 30, 120 * 86400
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+# "all" is how the modules are asked for every burst.
+BURST = r"(?!all$)[a-z]([-a-z0-9]{0,38}[a-z0-9])?"
+BURST_SAID = (
+    "lower case letters, digits and dashes, beginning with a letter, at most 40, and not 'all'"
+)
 LABEL = re.compile(r"[a-z0-9_-]{0,63}")
-TOGETHER = ("burst_hostlist:", "burst_subnet_cidr:")
+TOGETHER = ("burst_hostlist:", "burst_subnet_cidr:", "burst_network:")
 
 Check = Callable[[Any], str]
 
@@ -108,6 +113,8 @@ def typed(value: Any, kind: str) -> Any:
         return str(value).lower() in TRUE
     if kind == "dict" and isinstance(value, Mapping):
         return dict(value)
+    if kind == "list" and isinstance(value, str) and value.strip():
+        return [part.strip() for part in value.split(",")]
     if kind == "list" and isinstance(value, (list, tuple)):
         return [str(item) for item in value]
     raise ValueError(value)
@@ -116,6 +123,10 @@ def typed(value: Any, kind: str) -> Any:
 def _together(made: Mapping[str, Any]) -> list[str]:
     """Return what no variable shows alone; those named in TOGETHER are right each by itself."""
     hosts = expand(made["burst_hostlist"])
+    if made["burst_subnetwork"]:
+        return []
+    if made["burst_network"]:
+        return ["burst_network: wanted burst_subnetwork beside it, found that unset"]
     network = ipaddress.IPv4Network(made["burst_subnet_cidr"])
     # Compute Engine keeps the first two and the last two addresses for itself.
     if network.num_addresses - 4 >= len(hosts):
@@ -218,10 +229,7 @@ def _key_pair(value: str) -> str:
 
 _SECONDS = _between(1, 86400)
 CHECKS: dict[str, Check] = {
-    "burst_name": _pattern(
-        r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?",
-        "lower case letters, digits and dashes, beginning with a letter, at most 40",
-    ),
+    "burst_name": _pattern(BURST, BURST_SAID),
     "burst_project": _pattern(
         r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]",
         "a project id (6 to 30 lower case letters, digits and dashes)",
@@ -246,6 +254,16 @@ CHECKS: dict[str, Check] = {
     "burst_labels": _labels,
     "burst_max_run_duration": _duration,
     "burst_subnet_cidr": _cidr,
+    "burst_foundation": _pattern(BURST, BURST_SAID),
+    "burst_nat_addresses": _between(0, 50),
+    "burst_network": _pattern(
+        r"(https://\S+/)?projects/[^/]+/global/networks/[^/]+|[a-z][-a-z0-9]*",
+        "a name or projects/PROJECT/global/networks/NAME",
+    ),
+    "burst_subnetwork": _pattern(
+        r"(https://\S+/)?projects/[^/]+/regions/[^/]+/subnetworks/[^/]+|[a-z][-a-z0-9]*",
+        "a name or projects/PROJECT/regions/REGION/subnetworks/NAME",
+    ),
     "burst_lead_address": _pattern(r"[A-Za-z0-9.-]+", "an IPv4 address or a host name"),
     "burst_lead_port": _between(1, 65535),
     "burst_ssh_user": _pattern(r"[a-z_][a-z0-9_-]{0,31}", "a user name"),

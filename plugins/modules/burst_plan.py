@@ -84,6 +84,9 @@ options:
       price_per_hour:
         description: What an hour of it costs, in whatever currency RV(price) is wanted. Unset where that is unknown.
         type: float
+      price_basis:
+        description: Where that price comes from; not looked at.
+        type: str
   max_run_seconds:
     description:
       - After so many seconds a machine ends by itself; 0 sets no limit. Jobs that may run longer are left.
@@ -254,6 +257,7 @@ MACHINE_TYPE = {
     "memory_mb": {"type": "int", "default": 0},
     "gpus": {"type": "int", "default": 0},
     "price_per_hour": {"type": "float"},
+    "price_basis": {"type": "str"},
 }
 
 

@@ -47,7 +47,7 @@ specification:
   type: dict
   sample:
     burst_name: flux-burst
-    burst_zone: us-central1-a
+    burst_zones: [us-central1-a]
     burst_region: us-central1
 """
 

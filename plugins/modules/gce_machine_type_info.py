@@ -15,17 +15,21 @@ description:
 author:
   - flux.burst contributors (@flux-framework)
 options:
-  zone:
-    description: The zone, which must have every one of them.
-    type: str
+  zones:
+    description: Zones of one region; each machine type must be in one of them.
+    type: list
+    elements: str
     required: true
+    aliases: [zone]
   names:
     description: Names of the machine types, in order of preference.
     type: list
     elements: str
     required: true
   prices:
-    description: Price of a machine for one hour, by name of the machine type, in the currency of your bill.
+    description:
+      - Price of a machine for one hour, by name of the machine type, in the currency of your bill. For other types
+        Google's list prices on demand hold that come with the collection, in US dollars.
     type: dict
     default: {}
 extends_documentation_fragment:
@@ -37,7 +41,7 @@ EXAMPLES = r"""
 - name: Read what a machine type has
   flux.burst.gce_machine_type_info:
     project: my-project
-    zone: us-central1-a
+    zones: [us-central1-a, us-central1-b]
     names: [n2-standard-4]
     prices:
       n2-standard-4: 0.194236
@@ -57,6 +61,7 @@ machine_types:
       memory_mb: 16384
       gpus: 0
       price_per_hour: 0.194236
+      price_basis: configured
   contains:
     name:
       description: Its name.
@@ -74,49 +79,69 @@ machine_types:
       description: GPUs that it always has.
       type: int
     price_per_hour:
-      description: Its price from O(prices), null where that has none.
+      description: Its price on demand, null where that is unknown.
       type: float
+    price_basis:
+      description:
+        - Where that comes from. V(configured) by O(prices), V(list) for Google's list price, V(estimate) for one that
+          was derived from it, V(unknown).
+      type: str
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError, failing_module
 from ansible_collections.flux.burst.plugins.module_utils._gce_client import ACCESS
-from ansible_collections.flux.burst.plugins.module_utils._gce_session import NOT_FOUND, GceSession
+from ansible_collections.flux.burst.plugins.module_utils._gce_session import (
+    NOT_FOUND,
+    READERS,
+    GceSession,
+)
+from ansible_collections.flux.burst.plugins.module_utils._prices import configured_prices, price
+from ansible_collections.flux.burst.plugins.module_utils._spec import one_region
 
+FIELDS = "name,guestCpus,memoryMb,accelerators(guestAcceleratorCount)"
 # Families of which a vCPU is a whole core, see cloud.google.com/compute/docs/cpu-platforms.
 WHOLE_CORES = ("t2d", "t2a", "c4a", "n4a", "h3", "h4d")
 
 
-def machine_type(found: dict[str, Any], prices: dict[str, Any]) -> dict[str, Any]:
+def machine_type(found: dict[str, Any], prices: dict[str, float], in_region: str) -> dict[str, Any]:
     """Return a machine type as the module does, from its REST resource."""
     name, vcpus = found["name"], found["guestCpus"]
     whole = name.partition("-")[0] in WHOLE_CORES
-    price = prices.get(name)
+    cost = price(name, in_region, configured=prices)
     return {
         "name": name,
         "vcpus": vcpus,
         "cores": vcpus if whole else max(vcpus // 2, 1),
         "memory_mb": found["memoryMb"],
         "gpus": sum(each["guestAcceleratorCount"] for each in found.get("accelerators", [])),
-        "price_per_hour": None if price is None else float(price),
+        "price_per_hour": cost.per_hour if cost else None,
+        "price_basis": cost.basis if cost else "unknown",
     }
 
 
-def read(session: GceSession, project: str, zone: str, name: str) -> dict[str, Any]:
-    """Return the REST resource. Raises GceError, which says so where the zone has no such type."""
-    fields = "name,guestCpus,memoryMb,accelerators(guestAcceleratorCount)"
-    try:
-        return session.get(f"projects/{project}/zones/{zone}/machineTypes/{name}", fields=fields)
-    except GceError as error:
-        if error.status != NOT_FOUND:
-            raise
+def read(session: GceSession, project: str, zones: list[str], names: list[str]) -> dict[str, Any]:
+    """Return the REST resources of the machine types that any zone has, by name. Raises GceError for the others."""
+    wanted = " OR ".join(f'(name = "{name}")' for name in names)
+
+    def listed(zone: str) -> list[dict[str, Any]]:
+        return list(
+            session.listed(f"projects/{project}/zones/{zone}/machineTypes", FIELDS, filter=wanted)
+        )
+
+    with ThreadPoolExecutor(READERS) as readers:
+        found = {row["name"]: row for rows in readers.map(listed, zones) for row in rows}
+    missing = [name for name in names if name not in found]
+    if missing:
         raise GceError(
-            f"wanted machine type {name} in zone {zone}, found none: choose another burst_machine_type or burst_zone "
-            f"(gcloud compute machine-types list --zones {zone} shows what there is).",
+            f"wanted machine type {', '.join(missing)} in zone {' or '.join(zones)}, found none: choose other "
+            f"burst_machine_types or burst_zones (gcloud compute machine-types list --zones {zones[0]} shows them).",
             status=NOT_FOUND,
-        ) from None
+        )
+    return found
 
 
 def main() -> None:
@@ -124,7 +149,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **ACCESS,
-            "zone": {"type": "str", "required": True},
+            "zones": {"type": "list", "elements": "str", "required": True, "aliases": ["zone"]},
             "names": {"type": "list", "elements": "str", "required": True},
             "prices": {"type": "dict", "default": {}},
         },
@@ -132,11 +157,11 @@ def main() -> None:
     )
     with failing_module(module):
         params = module.params
+        prices = configured_prices(params["prices"])
         session = GceSession(params["compute_endpoint"], params["credentials_file"])
-        types = [
-            machine_type(read(session, params["project"], params["zone"], name), params["prices"])
-            for name in params["names"]
-        ]
+        where = one_region(params["zones"])
+        found = read(session, params["project"], params["zones"], params["names"])
+        types = [machine_type(found[name], prices, where) for name in params["names"]]
         module.exit_json(changed=False, machine_types=types)
 
 

@@ -13,11 +13,18 @@ description:
   - Makes a network with one subnetwork, a router with Cloud NAT for what the machines ask of others, a firewall that
     lets SSH in from the Identity-Aware Proxy's range and from nowhere else, and one for traffic among the machines.
   - What was changed by hand is put right. A resource of such a name that somebody else made is not touched.
+  - Several bursts may share such a foundation (O(foundation)); the last one out deletes it.
+  - Or it checks that a burst's machines can live in a subnetwork that exists (O(subnetwork)), which may belong to a
+    shared VPC's host project. It is never changed or deleted.
 author:
   - flux.burst contributors (@flux-framework)
 options:
   state:
-    description: Whether the network shall exist.
+    description:
+      - Whether the network shall exist.
+      - V(absent) finds what to delete by its description, in every region, so that it ends what an interrupted run
+        began. It first asks which machines are in the network. Those of the same burst are an error; while there are
+        any of another burst, nothing is deleted, and RV(kept_for) names it.
     type: str
     choices: [present, absent]
     default: present
@@ -25,10 +32,43 @@ options:
     description: Region of the subnetwork and the router.
     type: str
     required: true
+  foundation:
+    description:
+      - Name of the foundation, with which the names of its parts begin. Bursts that give the same name share one, and
+        have to give the same O(subnet_cidr) and O(nat_addresses). Without it, the burst has its own.
+    type: str
   subnet_cidr:
     description: IPv4 range of the subnetwork.
     type: str
     default: 10.10.0.0/24
+  nat_addresses:
+    description:
+      - How many regional addresses to reserve for the NAT, so that a lead's firewall can name them (RV(nat_ips)). One
+        serves about 1000 machines. With V(0) Google picks the addresses, and changes them.
+    type: int
+    default: 0
+  network:
+    description:
+      - Network that exists, as a name or as C(projects/PROJECT/global/networks/NAME). Needs O(subnetwork), which has to
+        lie in it.
+    type: str
+  subnetwork:
+    description:
+      - Subnetwork that exists, as a name or as C(projects/PROJECT/regions/REGION/subnetworks/NAME). A bare name is
+        looked for in the project of O(network) or, without that, in O(project).
+      - It must have room for O(machines), and a firewall rule must let SSH in from the Identity-Aware Proxy. A warning
+        says where it has neither private Google access nor a NAT, and what could not be read.
+      - With it nothing is made, and O(foundation), O(subnet_cidr) and O(nat_addresses) are not looked at.
+    type: str
+  machines:
+    description: For how many machines the subnetwork must have addresses.
+    type: int
+    default: 0
+  tags:
+    description: Network tags of the machines. Firewall rules of an existing network may hold for those only.
+    type: list
+    elements: str
+    default: []
 extends_documentation_fragment:
   - flux.burst._gce
   - flux.burst._gce.burst
@@ -43,6 +83,23 @@ EXAMPLES = r"""
     region: us-central1
     subnet_cidr: 10.10.0.0/24
 
+- name: Share one with other bursts, whose machines come from one address that the lead's firewall names
+  flux.burst.gce_network:
+    burst: flux-burst
+    foundation: hpc
+    project: my-project
+    region: us-central1
+    subnet_cidr: 10.10.0.0/20
+    nat_addresses: 1
+
+- name: Check that 100 machines can live in a shared VPC's subnetwork
+  flux.burst.gce_network:
+    burst: flux-burst
+    project: my-project
+    region: us-central1
+    subnetwork: projects/my-host-project/regions/us-central1/subnetworks/hpc
+    machines: 100
+
 - name: Delete it
   flux.burst.gce_network:
     state: absent
@@ -52,6 +109,28 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+network:
+  description: Path of the network.
+  returned: success
+  type: str
+  sample: projects/my-project/global/networks/flux-burst-net
+subnetwork:
+  description: Path of the subnetwork, for M(flux.burst.gce_instances).
+  returned: success
+  type: str
+  sample: projects/my-project/regions/us-central1/subnetworks/flux-burst-subnet
+nat_ips:
+  description: The addresses reserved for the NAT; in check mode those that are there already.
+  returned: success
+  type: list
+  elements: str
+  sample: [203.0.113.21]
+kept_for:
+  description: The bursts because of whose machines nothing was deleted.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 resources:
   description: What was changed, or in check mode would be, in this order.
   returned: success
@@ -63,115 +142,90 @@ resources:
       action: create
 """
 
-import uuid
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+import ipaddress
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flux.burst.plugins.module_utils import _gce_network, _reconcile
-from ansible_collections.flux.burst.plugins.module_utils._errors import GceError, failing_module
-from ansible_collections.flux.burst.plugins.module_utils._gce_client import (
-    ARGUMENTS,
-    KINDS,
-    GceClient,
-    Started,
+from ansible_collections.flux.burst.plugins.module_utils import _reconcile
+from ansible_collections.flux.burst.plugins.module_utils._errors import SpecError, failing_module
+from ansible_collections.flux.burst.plugins.module_utils._gce_client import ARGUMENTS
+from ansible_collections.flux.burst.plugins.module_utils._gce_foundation import (
+    ExistingNetwork,
+    OwnNetwork,
 )
+from ansible_collections.flux.burst.plugins.module_utils._gce_network import check_range
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import GceSession
 
-PATHS = {
-    "network": "networks",
-    "subnetwork": "subnetworks",
-    "router": "routers",
-    "firewall": "firewalls",
+WIDEST, NARROWEST = 8, 29
+"""Prefix lengths of a subnetwork."""
+NAT_LIMIT = 50
+"""How many addresses are worth it: one serves a thousand machines."""
+ARGUMENT_SPEC: dict[str, Any] = {
+    **ARGUMENTS,
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "region": {"type": "str", "required": True},
+    "foundation": {"type": "str"},
+    "subnet_cidr": {"type": "str", "default": "10.10.0.0/24"},
+    "nat_addresses": {"type": "int", "default": 0},
+    "network": {"type": "str"},
+    "subnetwork": {"type": "str"},
+    "machines": {"type": "int", "default": 0},
+    "tags": {"type": "list", "elements": "str", "default": []},
 }
-
-
-class Network:
-    """A burst's network as it is, and the changes to it."""
-
-    def __init__(self, params: dict[str, Any]) -> None:
-        self.params = params
-        self.session = GceSession(params["compute_endpoint"], params["credentials_file"])
-        self.wanted = _gce_network.desired(
-            params["project"], params["burst"], params["subnet_cidr"]
-        )
-        self.bodies = {key: body for stage in self.wanted for key, body in stage.items()}
-
-    @cached_property
-    def client(self) -> GceClient:
-        """Made for the first change only."""
-        params = self.params
-        return GceClient(params["project"], params["compute_endpoint"], params["credentials_file"])
-
-    def read(self) -> dict[_gce_network.Key, dict[str, Any]]:
-        """Return the REST resources that exist."""
-        keys = list(self.bodies)
-        with ThreadPoolExecutor(len(keys)) as readers:
-            found = list(readers.map(lambda key: self._read_one(*key), keys))
-        return {key: body for key, body in zip(keys, found, strict=True) if body}
-
-    def _read_one(self, kind: str, name: str) -> dict[str, Any] | None:
-        place = f"regions/{self.params['region']}" if KINDS[kind].scope == "region" else "global"
-        try:
-            return self.session.get(
-                f"projects/{self.params['project']}/{place}/{PATHS[kind]}/{name}"
-            )
-        except GceError as error:
-            if error.status == 404:
-                return None
-            raise
-
-    def act(self, stage: _reconcile.Stage) -> None:
-        """Do one stage: start all of it, then wait for all of it."""
-        for started in [self._start(change) for change in stage]:
-            if started:
-                self.client.wait(started)
-
-    def _start(self, change: _reconcile.Change) -> Started | None:
-        regional = KINDS[change.kind].scope == "region"
-        place = {"region": self.params["region"]} if regional else {}
-        if change.action == "delete":
-            return self.client.delete(change.kind, change.name, **place)
-        if change.action == "update":
-            return self._update(change, place)
-        # Names are unique, so a repeat cannot make a second one, and a network may be made again within the hour for
-        # which Google remembers a derived id: a fresh one is right here.
-        return self.client.insert(change.kind, change.after, str(uuid.uuid4()), **place)
-
-    def _update(self, change: _reconcile.Change, place: dict[str, str]) -> Started:
-        if change.kind == "subnetwork":
-            return self.client.set_private_access(change.name, True, **place)
-        if change.kind == "firewall":
-            # A patch cannot empty a list: the client library leaves empty ones out.
-            return self.client.replace(
-                "firewall", change.name, self.bodies["firewall", change.name]
-            )
-        return self.client.patch(
-            change.kind, change.name, {"name": change.name, **change.after}, **place
-        )
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={
-            **ARGUMENTS,
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "region": {"type": "str", "required": True},
-            "subnet_cidr": {"type": "str", "default": "10.10.0.0/24"},
-        },
+        argument_spec=ARGUMENT_SPEC,
+        required_by={"network": ["subnetwork"]},
         supports_check_mode=True,
     )
     with failing_module(module):
-        params = module.params
-        network = Network(params)
-        actual = network.read()
-        if params["state"] == "absent":
-            stages = _gce_network.plan_absent(params["burst"], actual)
-        else:
-            stages = _gce_network.plan_present(network.wanted, actual)
-        module.exit_json(**_reconcile.apply(stages, network.act, check=module.check_mode))
+        params, check = module.params, module.check_mode
+        session = GceSession(params["compute_endpoint"], params["credentials_file"])
+        if params["subnetwork"]:
+            existing = ExistingNetwork(params, session)
+            if params["state"] == "present":
+                existing.check()
+            for warning in existing.warnings:
+                module.warn(warning)
+            module.exit_json(
+                **_reconcile.told([]),
+                network=existing.network,
+                subnetwork=existing.subnetwork,
+                nat_ips=[],
+                kept_for=[],
+            )
+        check_foundation(params)
+        network = OwnNetwork(params, session)
+        made = network.absent if params["state"] == "absent" else network.present
+        result = made(check=check)
+        for change, error in network.refused:
+            module.warn(f"{change.kind} {change.name} is kept, somebody else uses it: {error}")
+        module.exit_json(
+            **result,
+            network=network.foundation.network,
+            subnetwork=network.foundation.subnetwork,
+            kept_for=network.kept_for,
+        )
+
+
+def check_foundation(params: dict[str, Any]) -> None:
+    """Raise SpecError for a foundation that cannot be, GceError for one that is too small for its machines."""
+    if not 0 <= params["nat_addresses"] <= NAT_LIMIT:
+        raise SpecError(f"nat_addresses: wanted 0 to {NAT_LIMIT}, found {params['nat_addresses']}.")
+    try:
+        prefix = ipaddress.IPv4Network(params["subnet_cidr"]).prefixlen
+    except ValueError:
+        prefix = 0
+    if not WIDEST <= prefix <= NARROWEST:
+        raise SpecError(
+            f"subnet_cidr: wanted an IPv4 range from /{WIDEST} to /{NARROWEST} such as 10.10.0.0/24, "
+            f"found {params['subnet_cidr']!r}."
+        )
+    if params["state"] == "present":
+        check_range(params["subnet_cidr"], params["machines"], "subnet_cidr")
 
 
 if __name__ == "__main__":

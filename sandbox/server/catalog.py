@@ -8,8 +8,14 @@ from __future__ import annotations
 import zlib
 from typing import Any, NamedTuple
 
-PROJECT, SITE_PROJECT = "sandbox-project", "sandbox-site"
-NUMBERS = {PROJECT: "100000000001", SITE_PROJECT: "100000000002"}
+PROJECT, SITE_PROJECT, HOST_PROJECT = "sandbox-project", "sandbox-site", "sandbox-host"
+NUMBERS = {
+    PROJECT: "100000000001",
+    SITE_PROJECT: "100000000002",
+    HOST_PROJECT: "100000000003",
+}
+SERVICE_PROJECTS = {HOST_PROJECT: (PROJECT,)}
+"""Shared VPC: who may put machines into a host project's subnetworks."""
 BORN = "2026-01-01T00:00:00.000-08:00"
 BASE = "https://www.googleapis.com/compute/v1"
 
@@ -28,6 +34,8 @@ IMAGES = {
     "ubuntu-os-cloud": (("ubuntu-2404-noble-amd64-v20261112", "ubuntu-2404-lts-amd64"),),
     "rocky-linux-cloud": (("rocky-linux-9-v20261111", "rocky-linux-9"),),
 }
+
+UNSHARED = "UNSPECIFIED_XPN_PROJECT_STATUS"
 
 # family -> (GiB of memory a vCPU, vCPU counts)
 FAMILIES = {
@@ -97,7 +105,7 @@ def project_resource(project: str) -> dict[str, Any]:
         **_base("project", f"projects/{project}", project),
         "id": NUMBERS.get(project, fixed_id(project)),
         "commonInstanceMetadata": {"kind": "compute#metadata", "fingerprint": "4wXsUOIZDU8="},
-        "xpnProjectStatus": "UNSPECIFIED_XPN_PROJECT_STATUS",
+        "xpnProjectStatus": "HOST" if project in SERVICE_PROJECTS else UNSHARED,
         "defaultNetworkTier": "PREMIUM",
     }
 

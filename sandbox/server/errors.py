@@ -95,6 +95,11 @@ def in_use(kind: str, path: str, user: str) -> ApiError:
     )
 
 
+def forbidden(permission: str, path: str) -> ApiError:
+    """A permission that the caller has not."""
+    return ApiError(403, "forbidden", f"Required '{permission}' permission for '{path}'")
+
+
 def stale(what: str) -> ApiError:
     """A fingerprint that is not the current one."""
     return ApiError(

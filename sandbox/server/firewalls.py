@@ -121,12 +121,12 @@ def _port_in(ports: list[str], port: int) -> bool:
     return not ports or any(int(low) <= port <= int(high or low) for low, high in bounds)
 
 
-def lets_in(cloud: Cloud, instance: Resource, project: str, source: str, port: int) -> bool:
+def lets_in(cloud: Cloud, instance: Resource, source: str, port: int) -> bool:
     """Return whether tcp from an address to an instance's port is allowed; the default is no."""
     tags = set(instance.get("tags", {}).get("items", ()))
     network = instance["networkInterfaces"][0]["network"]
     hits = []
-    for rule in cloud.table(project, "firewalls").values():
+    for _unused, rule in cloud.all("firewalls"):
         if rule["network"] != network or rule["direction"] != "INGRESS" or rule["disabled"]:
             continue
         if rule.get("targetTags") and not tags & set(rule["targetTags"]):

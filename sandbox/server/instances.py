@@ -13,7 +13,7 @@ from typing import Any
 from sandbox.machines import MachineSpec
 from sandbox.server import catalog
 from sandbox.server.api import Call
-from sandbox.server.errors import ApiError, already_exists, invalid, required
+from sandbox.server.errors import ApiError, already_exists, forbidden, invalid, required
 from sandbox.server.nat import segment
 from sandbox.server.resources import fixed
 from sandbox.server.state import (
@@ -95,6 +95,8 @@ def place_of(call: Call, body: Resource) -> Place:
     if key.scope != region:
         why = f"The subnetwork is not in the region of zone {call.params['zone']}."
         raise invalid(field, value, why)
+    if call.project not in (key.project, *catalog.SERVICE_PROJECTS.get(key.project, ())):
+        raise forbidden("compute.subnetworks.use", key.path)
     subnetwork = call.cloud.find(key)
     assert subnetwork is not None
     named = nic.get("network")

@@ -65,6 +65,19 @@ async def delete_network(call: Call) -> Resource:
     return changes.delete(call, key)
 
 
+@serve(
+    "networks.getEffectiveFirewalls",
+    "GET",
+    "global/networks/{network}/getEffectiveFirewalls",
+)
+async def effective_firewalls(call: Call) -> Resource:
+    """Return the rules of a network. The sandbox has no firewall policies."""
+    key, _unused = call.existing()
+    rules = call.cloud.table(key.project, "firewalls").values()
+    found = [rule for rule in rules if rule["network"] == key.link]
+    return {"firewalls": found} if found else {}
+
+
 def _cidr(value: object) -> ipaddress.IPv4Network:
     try:
         network = ipaddress.IPv4Network(value)
@@ -129,7 +142,7 @@ async def set_private_access(call: Call) -> Resource:
 async def delete_subnetwork(call: Call) -> Resource:
     """Delete a subnetwork without instances."""
     key, subnetwork = call.settled()
-    for user, instance in call.cloud.table(call.project, "instances").items():
+    for user, instance in call.cloud.all("instances"):
         if any(nic["subnetwork"] == key.link for nic in instance["networkInterfaces"]):
             raise in_use("subnetwork", key.path, user.path)
 

@@ -140,7 +140,7 @@ class Relay:
         return await self._open(key, instance, int(query["port"]))
 
     async def _open(self, key: Key, instance: Resource, port: int) -> Tunnel:
-        if not lets_in(self.cloud, instance, key.project, IAP_ADDRESS, port):
+        if not lets_in(self.cloud, instance, IAP_ADDRESS, port):
             # What a firewall drops is not refused: it is tried for a while.
             await asyncio.sleep(REFUSAL_SECONDS)
             raise Fatal(tunnel.NO_BACKEND, "failed to connect to backend")

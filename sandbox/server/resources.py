@@ -28,6 +28,7 @@ class Collection:
 COLLECTIONS = (
     Collection("instances", "instance", ("zones",)),
     Collection("machineTypes", "machineType", ("zones",)),
+    Collection("disks", "disk", ("zones",)),
     Collection("subnetworks", "subnetwork", ("regions",)),
     Collection("routers", "router", ("regions",)),
     Collection("addresses", "address", ("regions",)),

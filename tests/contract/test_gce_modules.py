@@ -35,7 +35,7 @@ def modules(compute_server: ComputeServer) -> Modules:
     ("module", "options", "said"),
     [
         ("network", {"state": "maybe"}, "present, absent"),
-        ("network", {"subnet_cidr": "10.10.0.0/33"}, "resource.ipCidrRange"),
+        ("network", {"subnet_cidr": "10.10.0.0/33"}, "subnet_cidr"),
         ("network", {"region": "mars-north1"}, "mars-north1"),
         ("network", {"project": "nobodys"}, "nobodys"),
         ("network", {"credentials_file": "/nonexistent.json"}, "/nonexistent.json"),

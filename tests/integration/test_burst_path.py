@@ -112,7 +112,7 @@ def test_a_queue_without_burstable_jobs_is_a_success_that_says_so(sandbox: Sandb
         ("burst_hostlist", "gffw-compute-a-[001-", "hostlist"),
         ("burst_lead_port", "http", "int"),
         ("burst_name", "My_Burst", "lower case"),
-        ("burst_machine_typ", "n2-standard-2", "burst_machine_type"),
+        ("burst_machine_type", "n2-standard-2", "burst_machine_types"),
     ],
 )
 def test_bad_input_is_one_clear_error_and_creates_nothing(
@@ -147,7 +147,9 @@ def test_a_burst_runs_the_waiting_job_on_the_new_machines(sandbox: Sandbox, tmp_
     known = secrets(sandbox)
     done = succeeded(sandbox.playbook("burst", "-vvv", "--diff"))
     assert set(done.changed) == {*HOSTS, "localhost", LEAD}
-    output = succeeded(sandbox.on_lead("timeout", "60", "flux", "job", "attach", last_job(sandbox)))
+    output = succeeded(
+        sandbox.on_lead("timeout", "-k", "5", "60", "flux", "job", "attach", last_job(sandbox))
+    )
     assert set(HOSTS) <= set(output.output.split())
     assert "flux-sample-1" in output.output
     listed = succeeded(sandbox.on_lead("flux", "resource", "list")).output
@@ -175,7 +177,9 @@ def test_every_request_and_response_agrees_with_google_s_discovery_document(
 
 def test_a_second_burst_changes_nothing_and_a_new_job_runs_at_once(sandbox: Sandbox) -> None:
     succeeded(sandbox.on_lead(*JOB))
-    output = succeeded(sandbox.on_lead("timeout", "30", "flux", "job", "attach", last_job(sandbox)))
+    output = succeeded(
+        sandbox.on_lead("timeout", "-k", "5", "30", "flux", "job", "attach", last_job(sandbox))
+    )
     assert set(HOSTS) <= set(output.output.split())
     done = succeeded(sandbox.playbook("burst"))
     assert done.changed == {}

@@ -12,7 +12,7 @@ from ansible_collections.flux.burst.plugins.module_utils._gce_client import expl
 @pytest.mark.parametrize(
     ("code", "advice"),
     [
-        ("ZONE_RESOURCE_POOL_EXHAUSTED", "us-central1-a has none left; choose another burst_zone"),
+        ("ZONE_RESOURCE_POOL_EXHAUSTED", "us-central1-a has none left; add zones to burst_zones"),
         ("QUOTA_EXCEEDED", "raise the quota"),
         ("HTTP 403", "give the credentials roles/compute.admin"),
         ("HTTP 400", "put that right and run again"),

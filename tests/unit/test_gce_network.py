@@ -11,21 +11,27 @@ from typing import Any
 import pytest
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
 from ansible_collections.flux.burst.plugins.module_utils._gce_network import (
+    Foundation,
     Key,
+    check_range,
     desired,
     plan_absent,
     plan_present,
+    users,
 )
 from hypothesis import given
 from hypothesis import strategies as st
 
-STAGES = desired("my-project", "t", "10.10.0.0/24")
+PLACE = "projects/my-project/regions/us-central1"
+FOUNDATION = Foundation("my-project", "t", "us-central1", "10.10.0.0/24")
+STAGES = desired(FOUNDATION)
 BODIES = {key: body for stage in STAGES for key, body in stage.items()}
 NEEDS = {
     "network": set(),
     "subnetwork": {"network"},
     "router": {"network"},
     "firewall": {"network"},
+    "address": set(),
 }
 BASE = "https://www.googleapis.com/compute/v1"
 
@@ -125,7 +131,7 @@ def test_what_somebody_else_made_is_told_and_not_touched(key: Key, theirs: str) 
     actual = with_change(key, description=theirs)
     with pytest.raises(GceError, match=f"{key[0]} {key[1]}.*somebody else made"):
         planned(actual)
-    assert key not in [(it.kind, it.name) for stage in plan_absent("t", actual) for it in stage]
+    assert key not in deleted(actual)
 
 
 def test_everything_but_the_network_is_created_at_once() -> None:
@@ -133,12 +139,103 @@ def test_everything_but_the_network_is_created_at_once() -> None:
     assert [[change.name for change in stage] for stage in stages] == [
         ["t-net"],
         ["t-subnet", "t-router", "t-allow-iap-ssh", "t-allow-internal"],
+        [],
     ]
 
 
-def test_deletion_goes_from_what_uses_to_what_is_used() -> None:
-    names = [sorted(change.name for change in stage) for stage in plan_absent("t", WHOLE)]
-    assert names == [["t-allow-iap-ssh", "t-allow-internal", "t-router"], ["t-subnet"], ["t-net"]]
+def found(actual: Actual) -> list[dict[str, Any]]:
+    return [
+        {**body, "kind": kind, "name": name, "region": ""} for (kind, name), body in actual.items()
+    ]
+
+
+def deleted(actual: Actual) -> list[Key]:
+    return [(it.kind, it.name) for stage in plan_absent("t", found(actual)) for it in stage]
+
+
+def test_deletion_begins_with_what_machines_hold_and_ends_with_the_network() -> None:
+    stages = plan_absent("t", found(STATIC_WHOLE))
+    assert [sorted(change.name for change in stage) for stage in stages] == [
+        ["t-subnet"],
+        ["t-allow-iap-ssh", "t-allow-internal", "t-router"],
+        ["t-nat-1", "t-nat-2", "t-net"],
+    ]
+
+
+STATIC = desired(Foundation("my-project", "t", "us-central1", "10.10.0.0/24", 2))
+ADDRESS = ("address", "t-nat-2")
+
+
+def as_kept_static() -> Actual:
+    kept = {key: as_google_keeps_it(body) for stage in STATIC for key, body in stage.items()}
+    for kind, name in kept:
+        if kind == "address":
+            kept[kind, name] |= {"address": "203.0.113.21", "region": f"{BASE}/{PLACE}"}
+    [nat] = kept[ROUTER]["nats"]
+    nat["natIps"] = [f"{BASE}/{path}" for path in reversed(nat["natIps"])]
+    return kept
+
+
+STATIC_WHOLE = as_kept_static()
+
+
+def test_a_nat_with_reserved_addresses_names_them_by_their_path() -> None:
+    [nat] = STATIC[1][ROUTER]["nats"]
+    assert nat["natIpAllocateOption"] == "MANUAL_ONLY"
+    assert nat["natIps"] == [f"{PLACE}/addresses/t-nat-1", f"{PLACE}/addresses/t-nat-2"]
+    assert [kind for kind, _unused in STATIC[0]] == ["network", "address", "address"]
+    assert [it for stage in plan_present(STATIC, STATIC_WHOLE) for it in stage] == []
+
+
+def test_addresses_that_are_no_longer_wanted_go_after_the_nat_let_them_go() -> None:
+    assert planned(STATIC_WHOLE) == [
+        ("t-router", "update"),
+        ("t-nat-1", "delete"),
+        ("t-nat-2", "delete"),
+    ]
+    theirs = {**STATIC_WHOLE, ADDRESS: {**STATIC_WHOLE[ADDRESS], "description": "theirs"}}
+    assert ("t-nat-2", "delete") not in planned(theirs)
+
+
+def test_a_nat_gets_its_addresses_when_they_are_wanted() -> None:
+    changes = [it for stage in plan_present(STATIC, WHOLE) for it in stage]
+    assert [(it.name, it.action) for it in changes] == [
+        ("t-nat-1", "create"),
+        ("t-nat-2", "create"),
+        ("t-router", "update"),
+    ]
+    [nat] = changes[-1].before["nats"]
+    assert (nat["natIpAllocateOption"], nat["natIps"]) == ("AUTO_ONLY", [])
+
+
+@pytest.mark.parametrize(("machines", "fits"), [(0, True), (252, True), (253, False)])
+def test_a_range_holds_all_but_four_of_its_addresses(machines: int, fits: bool) -> None:
+    if fits:
+        check_range("10.10.0.0/24", machines, "subnet_cidr")
+        return
+    with pytest.raises(GceError, match=r"wanted addresses for 253 machines, found 252"):
+        check_range("10.10.0.0/24", machines, "subnet_cidr")
+
+
+def machine(name: str, burst: str, network: str = "t-net", status: str = "RUNNING") -> Any:
+    link = f"{BASE}/projects/my-project/global/networks/{network}"
+    return {
+        "name": name,
+        "status": status,
+        "labels": {"flux-burst": burst} if burst else {},
+        "networkInterfaces": [{"network": link}],
+    }
+
+
+def test_who_is_in_a_network_is_told_by_burst() -> None:
+    instances = [
+        machine("a-1", "a"),
+        machine("b-1", "b"),
+        machine("b-2", "b"),
+        machine("c-1", "c", "other-net"),
+        machine("d-1", "d", status="STOPPING"),
+    ]
+    assert users(FOUNDATION.network, instances) == {"a": ["a-1"], "b": ["b-1", "b-2"]}
 
 
 @given(st.sets(st.sampled_from(list(WHOLE))))
@@ -157,7 +254,7 @@ def test_what_is_missing_is_created_after_what_it_needs(there: set[Key]) -> None
 @given(st.sets(st.sampled_from(list(WHOLE))))
 def test_what_is_there_is_deleted_before_what_it_needs(there: set[Key]) -> None:
     left = set(there)
-    for stage in plan_absent("t", {key: WHOLE[key] for key in there}):
+    for stage in plan_absent("t", found({key: WHOLE[key] for key in there})):
         going = {(change.kind, change.name) for change in stage}
         left -= going
         needed = {kind for other, _unused in left for kind in NEEDS[other]}

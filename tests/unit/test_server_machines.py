@@ -274,7 +274,7 @@ async def test_the_firewall_says_what_the_relay_reaches(
         await engine.done("POST", "global/firewalls", given)
     instance = engine.cloud.find(Key("sandbox-project", ZONE, "instances", "a"))
     assert instance is not None
-    assert lets_in(engine.cloud, instance, "sandbox-project", IAP, 22) is reached
+    assert lets_in(engine.cloud, instance, IAP, 22) is reached
 
 
 async def test_an_unknown_project_is_not_found(engine: Engine) -> None:

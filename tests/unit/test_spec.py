@@ -25,9 +25,9 @@ def good(tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "key.pub").write_text("")
     return {
         "burst_project": "my-project",
-        "burst_zone": "us-central1-a",
+        "burst_zones": ["us-central1-a"],
         "burst_hostlist": "gffw-compute-a-[001-003]",
-        "burst_machine_type": "n2-standard-4",
+        "burst_machine_types": ["n2-standard-4"],
         "burst_image": "projects/my-project/global/images/family/flux",
         "burst_lead_address": "203.0.113.10",
         "burst_ssh_private_key_file": str(key),
@@ -55,10 +55,18 @@ def test_a_good_specification_gets_defaults_types_and_its_region(good: dict[str,
     [
         ("burst_name", "My_Burst", "lower case letters"),
         ("burst_name", "a" * 41, "at most 40"),
+        ("burst_name", "all", "not 'all'"),
+        ("burst_foundation", "My_Net", "lower case letters"),
+        ("burst_nat_addresses", 51, "0 to 50"),
+        ("burst_subnetwork", "regions/r/subnetworks/a", "a name or projects/"),
+        ("burst_network", "projects/p/networks/a", "a name or projects/"),
+        ("burst_network", "vpc", "burst_subnetwork beside it"),
         ("burst_project", "p", "a project id"),
-        ("burst_zone", "us-central1", "a zone such as"),
+        ("burst_zones", ["us-central1"], "zones such as"),
+        ("burst_zones", ["us-central1-a", "us-east1-b"], "zones of one region"),
+        ("burst_zones", [], "zones of one region"),
         ("burst_sizing", "many", "all, widest or cap"),
-        ("burst_job_queues", "batch", "a list"),
+        ("burst_job_queues", {"batch": 1}, "a list"),
         ("burst_job_min_age", -1, "0 to"),
         ("burst_prices", {"n2-standard-4": "cheap"}, "the price of an hour as a number"),
         ("burst_release_idle", -1, "0 to"),
@@ -79,7 +87,10 @@ def test_a_good_specification_gets_defaults_types_and_its_region(good: dict[str,
         ("burst_subnet_cidr", "10.10.0.0/31", "from /8 to /29"),
         ("burst_lead_address", "203.0.113.10:8050", "an IPv4 address or a host name"),
         ("burst_image", "debian-12", "projects/PROJECT/global/images"),
-        ("burst_machine_type", "N2 standard", "a machine type"),
+        ("burst_machine_types", ["N2 standard"], "machine types"),
+        ("burst_tags", ["Flux"], "network tags"),
+        ("burst_service_account", "nodes", "the e-mail of a service account"),
+        ("burst_accelerator_count", 0, "1 to 16"),
         ("burst_ssh_private_key_file", "/nowhere/key", "a file, found none at /nowhere/key"),
         ("burst_credentials_file", "/nowhere/c.json", "a file, found none at /nowhere/c.json"),
         ("burst_compute_endpoint", "localhost", "a URL"),
@@ -98,12 +109,12 @@ def test_a_bad_value_is_one_line_with_its_name(
 
 
 def test_everything_that_is_wrong_is_said_at_once(good: dict[str, Any]) -> None:
-    del good["burst_zone"]
+    del good["burst_zones"]
     lines = problems({**good, "burst_machine_typ": "x", "burst_lead_port": 0})
     assert lines == [
         "burst_machine_typ: wanted a variable of the specification, found an unknown one; "
-        "did you mean burst_machine_type?",
-        "burst_zone: wanted a text, found it unset",
+        "did you mean burst_machine_types?",
+        "burst_zones: wanted a list, found it unset",
         "burst_lead_port: wanted 1 to 65535, found 0",
     ]
 
@@ -111,6 +122,13 @@ def test_everything_that_is_wrong_is_said_at_once(good: dict[str, Any]) -> None:
 def test_a_subnetwork_must_hold_every_machine(good: dict[str, Any]) -> None:
     lines = problems({**good, "burst_hostlist": "a-[1-9]", "burst_subnet_cidr": "10.0.0.0/29"})
     assert lines == ["burst_subnet_cidr: wanted addresses for 9 machines, found 4 in 10.0.0.0/29"]
+
+
+def test_a_subnetwork_that_exists_is_measured_where_it_is_read(good: dict[str, Any]) -> None:
+    small = {"burst_hostlist": "a-[1-9]", "burst_subnet_cidr": "10.0.0.0/29"}
+    path = "projects/my-host/regions/us-central1/subnetworks/hpc"
+    made = specification({**good, **small, "burst_subnetwork": path}, OPTIONS)
+    assert made["burst_subnetwork"] == path
 
 
 def test_what_is_wrong_together_is_said_with_the_rest(good: dict[str, Any]) -> None:
