@@ -13,7 +13,17 @@ from urllib.parse import parse_qsl, urlsplit
 
 from aiohttp import web
 
-from sandbox.server import batch, catalog, firewalls, instance_methods, nat, networks, resources
+from sandbox.server import (
+    batch,
+    catalog,
+    disks,
+    firewalls,
+    images,
+    instance_methods,
+    nat,
+    networks,
+    resources,
+)
 from sandbox.server.api import Api
 from sandbox.server.errors import ApiError
 from sandbox.server.oauth import TokenError, Tokens
@@ -21,7 +31,7 @@ from sandbox.server.requestlog import RequestLog
 from sandbox.server.state import Cloud, Resource
 
 BODY_LIMIT = 16 << 20
-METHOD_MODULES = (resources, networks, nat, firewalls, instance_methods)
+METHOD_MODULES = (resources, networks, nat, firewalls, disks, images, instance_methods)
 """Importing them registers their methods."""
 COUNTED = ("networks", "subnetworks", "routers", "firewalls", "addresses")
 

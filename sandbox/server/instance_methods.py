@@ -10,7 +10,7 @@ import logging
 import uuid
 
 from sandbox.machines import MachineError, MachineSpec
-from sandbox.server import instances
+from sandbox.server import disks, instances
 from sandbox.server.api import Call, serve
 from sandbox.server.errors import ApiError, OperationError, invalid, stale
 from sandbox.server.operations import USER, Operations
@@ -40,7 +40,7 @@ async def _destroy(cloud: Cloud, key: Key) -> None:
 async def _boot(call: Call, key: Key, instance: Resource, place: instances.Place) -> None:
     seconds = call.operations.seconds("insert", "instances")
     await asyncio.sleep(seconds * 0.2)
-    spec = instances.machine_spec(key, instance, place)
+    spec = instances.machine_spec(call.cloud, key, instance, place)
     try:
         await asyncio.gather(_create(call.cloud, key, instance, spec), asyncio.sleep(seconds * 0.8))
     except MachineError as error:
@@ -73,7 +73,8 @@ def _stop(cloud: Cloud, operations: Operations, key: Key, user: str = USER) -> R
 
     async def work(operation: Resource) -> None:
         await asyncio.sleep(operations.seconds("stop", "instances"))
-        await _destroy(cloud, key)
+        async with cloud.machine(key):
+            await cloud.thread(cloud.backend.stop, key.project, key.name)
         instance.update(status="TERMINATED", lastStopTimestamp=now())
 
     return operations.start("stop", key, work, user=user)
@@ -89,7 +90,7 @@ def _delete(cloud: Cloud, operations: Operations, key: Key, user: str = USER) ->
         try:
             seconds = operations.seconds("delete", "instances")
             await asyncio.gather(_destroy(cloud, key), asyncio.sleep(seconds))
-            cloud.remove(key)
+            disks.remove_instance(cloud, key)
         finally:
             cloud.busy.discard(key)
 
@@ -108,7 +109,7 @@ async def insert_instance(call: Call) -> Resource:
         try:
             await _boot(call, key, instance, place)
         except BaseException:
-            call.cloud.remove(key)
+            disks.remove_instance(call.cloud, key)
             raise
 
     return call.operations.start("insert", key, work)
@@ -130,6 +131,7 @@ def _allocated(
     for key, address in zip(keys, free, strict=True):
         instance = instances.build(call, key, body, place, address)
         call.cloud.put(key, instance)
+        disks.attach(call, instance, body)
         made.append(instance)
     return made
 
@@ -177,7 +179,7 @@ async def _bulk(
                 raise
             finally:
                 if instance["status"] != "RUNNING":
-                    call.cloud.remove(key)
+                    disks.remove_instance(call.cloud, key)
 
         group = operation["operationGroupId"]
         return _operation(call, call.operations.start("insert", key, work, group=group))
