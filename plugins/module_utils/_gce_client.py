@@ -65,6 +65,7 @@ KINDS = {
     "router": Kind("RoutersClient", "Router", "router", "region"),
     "firewall": Kind("FirewallsClient", "Firewall", "firewall", "global"),
     "instance": Kind("InstancesClient", "Instance", "instance", "zone"),
+    "image": Kind("ImagesClient", "Image", "image", "global"),
 }
 OPERATIONS = {
     "global": "GlobalOperationsClient",
@@ -167,6 +168,21 @@ class GceClient:
             "instance", "set_labels", f"label instance {name}", {"zone": zone}, fields
         )
 
+    def stop(self, name: str, zone: str) -> Started:
+        """Start to shut an instance down; its disks stay."""
+        return self._start(
+            "instance", "stop", f"stop instance {name}", {"zone": zone}, {"instance": name}
+        )
+
+    def label_image(self, name: str, body: Mapping[str, Any]) -> Started:
+        """Start to set an image's labels."""
+        message = self._message("GlobalSetLabelsRequest", body)
+        fields = {"resource": name, "global_set_labels_request_resource": message}
+        # A request of this one method has no id.
+        return self._start(
+            "image", "set_labels", f"label image {name}", {}, fields, request_id=None
+        )
+
     def set_metadata(self, name: str, body: Mapping[str, Any], zone: str) -> Started:
         """Start to set an instance's metadata."""
         fields = {"instance": name, "metadata_resource": self._message("Metadata", body)}
@@ -227,7 +243,8 @@ class GceClient:
             **fields,
             **more,
         }
-        operation = self._call(what, call, request)
+        given = {key: value for key, value in request.items() if value is not None}
+        operation = self._call(what, call, given)
         over = operation.status == self._api.Operation.Status.DONE
         return Started(operation.name, KINDS[kind].scope, place, what, over)
 

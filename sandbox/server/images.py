@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from sandbox.machines import MachineError
 from sandbox.server import catalog, changes
 from sandbox.server.api import Call, serve
@@ -157,12 +159,24 @@ async def delete_image(call: Call) -> Resource:
     return changes.delete(call, key, drop)
 
 
+def _change(call: Call, verb: str, key: Key, image: Resource, patch: Resource) -> Resource:
+    """Change an image at once, as several changes may be under way together, and return the operation."""
+
+    async def work(operation: Resource) -> None:
+        await asyncio.sleep(call.operations.seconds(verb, "images"))
+
+    new = changes.merged(image, patch)
+    image.clear()
+    image.update(new)
+    return call.operations.start(verb, key, work)
+
+
 @serve("images.patch", "PATCH", "global/images/{image}")
 async def patch_image(call: Call) -> Resource:
     """Change family, description or deprecation, which is all that can be."""
     key, image = _made(call)
     given = {name: call.body[name] for name in PATCHED if name in call.body}
-    return changes.change(call, "patch", key, changes.merged(image, given))
+    return _change(call, "patch", key, image, given)
 
 
 @serve("images.deprecate", "POST", "global/images/{image}/deprecate")
@@ -170,8 +184,7 @@ async def deprecate_image(call: Call) -> Resource:
     """Say that an image is not to be used any more, or (state ACTIVE, or none) that it is again."""
     key, image = _made(call)
     active = call.body.get("state", "ACTIVE") == "ACTIVE"
-    new = changes.merged(image, {"deprecated": None if active else call.body})
-    return changes.change(call, "deprecate", key, new)
+    return _change(call, "deprecate", key, image, {"deprecated": None if active else call.body})
 
 
 @serve("images.setLabels", "POST", "global/images/{resource}/setLabels")
@@ -181,5 +194,5 @@ async def set_image_labels(call: Call) -> Resource:
     labels = check_labels(call.body.get("labels"))
     if call.body.get("labelFingerprint") != image["labelFingerprint"]:
         raise stale("Labels")
-    new = changes.merged(image, {"labels": labels or None, "labelFingerprint": fingerprint(labels)})
-    return changes.change(call, "setLabels", key, new)
+    new: Resource = {"labels": labels or None, "labelFingerprint": fingerprint(labels)}
+    return _change(call, "setLabels", key, image, new)

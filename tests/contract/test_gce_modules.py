@@ -38,11 +38,11 @@ class Modules:
     def __init__(self, server: ComputeServer, burst: str = "t") -> None:
         self.server, self.burst = server, burst
 
-    def run(self, name: str, *, check: bool = False, **options: Any) -> dict[str, Any]:
+    def run(self, name: str, /, *, check: bool = False, **options: Any) -> dict[str, Any]:
         """Return what a module returns; it must end with exit_json or fail_json, not a traceback."""
         server = self.server
         arguments = {
-            "burst": self.burst,
+            **({"burst": self.burst} if self.burst else {}),
             "project": server.project,
             "compute_endpoint": server.compute_endpoint,
             "credentials_file": str(server.credentials_file),
