@@ -82,6 +82,20 @@ def test_a_layer_has_the_machine_s_name_user_and_units(
     assert owners[str(upper / "etc/munge/munge.key")] == (402, 402)
 
 
+def test_an_account_of_the_image_is_kept_and_another_gets_a_uid_that_is_free(
+    root: Path, tmp_path: Path, owners: dict[str, tuple[int, int]]
+) -> None:
+    with (root / "etc/passwd").open("a") as passwd:
+        passwd.write("ann:x:3000:3000::/home/ann:/bin/bash\n")
+    upper = tmp_path / "upper"
+    spec = MachineSpec(**{**vars(SPEC), "ssh_keys": (("ann", KEY), ("bob", KEY))})
+    write_layer(root, upper, spec)
+    rows = (upper / "etc/passwd").read_text().splitlines()
+    assert [row.split(":")[:3] for row in rows[1:]] == [["ann", "x", "3000"], ["bob", "x", "3001"]]
+    assert owners[str(upper / "home/ann/.ssh/authorized_keys")] == (3000, 3000)
+    assert owners[str(upper / "home/bob/.ssh/authorized_keys")] == (3001, 3001)
+
+
 def test_a_layer_keeps_the_mode_of_the_directories_it_hides(
     root: Path, tmp_path: Path, owners: dict[str, tuple[int, int]]
 ) -> None:
