@@ -115,7 +115,8 @@ def write_layer(root: Path, upper: Path, spec: MachineSpec) -> None:
     text = {
         "/etc/hostname": f"{spec.name}\n",
         "/etc/machine-id": f"{uuid.uuid4().hex}\n",
-        "/etc/hosts": f"127.0.0.1 localhost\n{spec.address} {spec.name}\n",
+        # As Compute Engine's agent writes it.
+        "/etc/hosts": f"127.0.0.1 localhost\n{spec.address} {spec.name} # Added by Google\n",
     }
     for name, content in text.items():
         layer.write(name, FileSpec(content.encode()))

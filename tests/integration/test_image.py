@@ -84,7 +84,8 @@ def held(sandbox: Sandbox) -> list[str]:
 def burst(sandbox: Sandbox, *options: str) -> dict[str, tuple[int, int]]:
     """Burst for a job, see it run, and tear down; return what it took to configure each host.
 
-    That is the remote executions as Ansible started them, and as the host's sudo saw them.
+    That is the remote executions that Ansible started, and those of them that the host's sudo saw: what Ansible
+    does as itself (find its directory, copy a file) is not among these.
     """
     succeeded(sandbox.on_lead(*JOB))
     done = succeeded(sandbox.playbook("burst", "-vvv", *options))
@@ -158,11 +159,11 @@ def test_a_burst_boots_from_the_image_with_fewer_remote_executions(
     for host in HOSTS:
         disk = f"/zones/us-central1-a/disks/{host}"
         assert boot_source(site, disk) == image.name
-    print(f"remote executions a host (by Ansible, by sudo): base image {from_base}, baked {counts}")
+    print("remote executions a host: (started by Ansible, as root by its sudo)")
+    print(f"  from the base image  {from_base}\n  from the baked image {counts}")
     for host in HOSTS:
-        assert from_base[host][0] == from_base[host][1], "both sides count the same"
-        assert counts[host][0] == counts[host][1], "both sides count the same"
-        assert counts[host][0] < from_base[host][0]
+        assert 0 < counts[host][0] < from_base[host][0]
+        assert 0 < counts[host][1] < from_base[host][1]
     machines = {host: identity(site, host) for host in HOSTS}
     assert len({machine[0] for machine in machines.values()}) == len(HOSTS), "machine ids"
     assert len({machine[1] for machine in machines.values()}) == len(HOSTS), "host keys"

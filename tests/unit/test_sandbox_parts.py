@@ -71,7 +71,8 @@ def test_a_layer_has_the_machine_s_name_user_and_units(
     )
     write_layer(root, upper, spec)
     assert (upper / "etc/hostname").read_text() == "node-1\n"
-    assert (upper / "etc/hosts").read_text() == "127.0.0.1 localhost\n10.0.0.2 node-1\n"
+    hosts = "127.0.0.1 localhost\n10.0.0.2 node-1 # Added by Google\n"
+    assert (upper / "etc/hosts").read_text() == hosts
     assert re.fullmatch(r"[0-9a-f]{32}\n", (upper / "etc/machine-id").read_text())
     assert (upper / "etc/passwd").read_text().splitlines()[1].startswith("ann:x:3000:3000:")
     assert (upper / "home/ann/.ssh/authorized_keys").read_text() == f"{KEY}\n"
