@@ -201,9 +201,11 @@ def test_a_second_run_makes_a_second_image_and_keep_deletes_the_first(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["-e", "image_packages=['no-such-package']"], "no-such-package"),
+        (["-e", '{"image_packages": ["no-such-package"]}'], "no-such-package"),
         (["-e", "image_base=projects/sandbox-project/global/images/none"], "images/none"),
-        (["-e", "image_storage_locations=['us']", "-e", "image_name=Bad"], "wanted lower case"),
+        (["-e", "image_name=Bad"], "image_name: wanted lower case letters"),
+        (["-e", f"image_name={ALWAYS_THERE}"], "wanted one that no image has"),
+        (["-e", "image_architecture=ARM64"], "image_architecture ARM64, found x86_64"),
         (["-e", "image_machine_type=none"], "Machine type with name 'none' does not exist"),
     ],
 )
