@@ -67,6 +67,7 @@ KINDS = {
     "address": Kind("AddressesClient", "Address", "address", "region"),
     "instance": Kind("InstancesClient", "Instance", "instance", "zone"),
     "policy": Kind("ResourcePoliciesClient", "ResourcePolicy", "resource_policy", "region"),
+    "image": Kind("ImagesClient", "Image", "image", "global"),
 }
 OPERATIONS = {
     "global": "GlobalOperationsClient",
@@ -169,6 +170,21 @@ class GceClient:
             "instance", "set_labels", f"label instance {name}", {"zone": zone}, fields
         )
 
+    def stop(self, name: str, zone: str) -> Started:
+        """Start to shut an instance down; its disks stay."""
+        return self._start(
+            "instance", "stop", f"stop instance {name}", {"zone": zone}, {"instance": name}
+        )
+
+    def label_image(self, name: str, body: Mapping[str, Any]) -> Started:
+        """Start to set an image's labels."""
+        message = self._message("GlobalSetLabelsRequest", body)
+        fields = {"resource": name, "global_set_labels_request_resource": message}
+        # A request of this one method has no id.
+        return self._start(
+            "image", "set_labels", f"label image {name}", {}, fields, request_id=None
+        )
+
     def set_metadata(self, name: str, body: Mapping[str, Any], zone: str) -> Started:
         """Start to set an instance's metadata."""
         fields = {"instance": name, "metadata_resource": self._message("Metadata", body)}
@@ -229,7 +245,8 @@ class GceClient:
             **fields,
             **more,
         }
-        operation = self._call(what, call, request)
+        given = {key: value for key, value in request.items() if value is not None}
+        operation = self._call(what, call, given)
         over = operation.status == self._api.Operation.Status.DONE
         return Started(operation.name, KINDS[kind].scope, place, what, over)
 

@@ -41,6 +41,7 @@ class MachineSpec:
     interface, eth0: "site" or "PROJECT/SUBNETWORK"; address and gateway are IPv4, prefix its length
     in bits. Each (user, public key) of ssh_keys becomes an account with passwordless sudo. files are
     by absolute path; enable names systemd units to start at boot; accounts are made before files.
+    image is the id of the saved image that it boots from, "" the root that all machines share.
     """
 
     project: str
@@ -53,6 +54,7 @@ class MachineSpec:
     files: Mapping[str, FileSpec] = field(default_factory=dict)
     enable: tuple[str, ...] = ()
     accounts: tuple[Account, ...] = ()
+    image: str = ""
 
 
 class MachineError(Exception):
@@ -70,6 +72,15 @@ class Backend(Protocol):
 
     def delete(self, project: str, name: str) -> None:
         """Take a machine away at once, as a power cut does. Idempotent."""
+
+    def stop(self, project: str, name: str) -> None:
+        """Shut a machine down in order; its disk is there until it is deleted. Idempotent."""
+
+    def save_image(self, project: str, name: str, image: str) -> int:
+        """Keep a stopped machine's disk as an image by this id; return its size in bytes. Raises MachineError."""
+
+    def delete_image(self, image: str) -> None:
+        """Drop a saved image; machines that were booted from it go on. Idempotent."""
 
     def serial(self, project: str, name: str) -> str:
         """Return what the machine has written to its console so far; "" where there is none."""

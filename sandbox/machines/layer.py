@@ -115,7 +115,8 @@ def write_layer(root: Path, upper: Path, spec: MachineSpec) -> None:
     text = {
         "/etc/hostname": f"{spec.name}\n",
         "/etc/machine-id": f"{uuid.uuid4().hex}\n",
-        "/etc/hosts": f"127.0.0.1 localhost\n{spec.address} {spec.name}\n",
+        # As Compute Engine's agent writes it.
+        "/etc/hosts": f"127.0.0.1 localhost\n{spec.address} {spec.name} # Added by Google\n",
     }
     for name, content in text.items():
         layer.write(name, FileSpec(content.encode()))
@@ -126,20 +127,31 @@ def write_layer(root: Path, upper: Path, spec: MachineSpec) -> None:
         layer.enable(unit)
 
 
+def _account(layer: Layer, user: str, uid: int, home: str) -> int:
+    """Make an account, or leave the one that the image has; return its uid. Another's uid is not taken."""
+    rows = [line.split(":") for line in (layer.upper / "etc/passwd").read_text().splitlines()]
+    uids = {row[0]: int(row[2]) for row in rows}
+    while user not in uids and uid in uids.values():
+        uid += 1
+    uid = uids.get(user, uid)
+    layer.directory(home, uid, 0o755)
+    if user not in uids:
+        add_account(layer.upper, user, uid, home=home)
+    return uid
+
+
 def _accounts(layer: Layer, spec: MachineSpec) -> None:
     if spec.ssh_keys or spec.accounts:
         for name in ACCOUNT_FILES:
             layer.copy_up(name)
     for account in spec.accounts:
-        layer.directory(account.home, account.uid, 0o755)
-        add_account(layer.upper, account.user, account.uid, home=account.home)
+        _account(layer, account.user, account.uid, account.home)
     keys: dict[str, list[str]] = {}
     for user, key in spec.ssh_keys:
         keys.setdefault(user, []).append(key)
-    for uid, (user, lines) in enumerate(keys.items(), FIRST_UID):
+    for user, lines in keys.items():
         home = f"/home/{user}"
-        layer.directory(home, uid, 0o755)
-        add_account(layer.upper, user, uid, home=home)
+        uid = _account(layer, user, FIRST_UID, home)
         layer.directory(f"{home}/.ssh", uid, 0o700)
         content = "".join(f"{line}\n" for line in lines).encode()
         layer.write(f"{home}/.ssh/authorized_keys", FileSpec(content, 0o600, uid, uid))

@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Machines in systemd-nspawn: systemd as PID 1, their own hostname, namespaces and address.
 
-A machine's root is an overlay over the shared image, mounted in a mount namespace of its own, so
-it is gone when the machine's processes are. Its upper layer is in memory.
+A machine's root is an overlay over the shared root and the layers of the image that it boots from,
+mounted in a mount namespace of its own, so it is gone when the machine's processes are. Its upper
+layer is in memory.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from pathlib import Path
 
 from sandbox.machines import MachineError, MachineSpec, cgroups, cloudnet, processes
 from sandbox.machines.cloudnet import CloudNet, machine_namespace
+from sandbox.machines.images import Chain, Images
 from sandbox.machines.layer import write_layer
 from sandbox.rootfs import remove_tree
 from sandbox.rootfs_settings import HOST_KEYS
 
 PROPAGATE = Path("/run/systemd/nspawn/propagate")
-# $0 is the machine's directory, $1 the shared root, the rest is nspawn's command.
+STOP_SECONDS = 30.0
+"""How long a shutdown may take before the machine is killed."""
+# $0 is the machine's directory, $1 what its root lies on, the rest is nspawn's command.
 START = """\
 lower=$1; shift
 mount -t overlay overlay -o "lowerdir=$lower,upperdir=$0/upper,workdir=$0/work" "$0/merged" &&
@@ -39,7 +43,10 @@ class NspawnBackend:
         self.top = state / "machines"
         self.root = root
         self.net = CloudNet(name)
+        # No project has such a name.
+        self.images = Images(self.top / ".images", root)
         self._machines: dict[tuple[str, str], MachineSpec] = {}
+        self._chains: dict[tuple[str, str], Chain] = {}
         self._processes: dict[tuple[str, str], subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
 
@@ -69,6 +76,8 @@ class NspawnBackend:
                 raise MachineError(f"machine {spec.project}/{spec.name} is there already")
             self._machines[key] = spec
         try:
+            with self._lock:
+                self._chains[key] = self.images.chain(spec.image)
             self._boot(spec)
         except (MachineError, OSError) as error:
             self.delete(spec.project, spec.name)
@@ -81,12 +90,13 @@ class NspawnBackend:
         for part in ("upper", "work", "merged"):
             (directory / part).mkdir(parents=True)
         (directory / "upper").chmod(0o755)
-        write_layer(self.root, directory / "upper", spec)
+        write_layer(self.images.view(spec.image), directory / "upper", spec)
         namespace = self.net.attach(spec)
         groups = cgroups.make(self.name, namespace)
+        lower = self.images.lower(self._chains[spec.project, spec.name])
         command = [
             *("unshare", "--mount", "--propagation", "private"),
-            *("sh", "-c", START, str(directory), str(self.root)),
+            *("sh", "-c", START, str(directory), ":".join(map(str, lower))),
             *self._nspawn(namespace, spec.name, directory),
         ]
         with (directory / "console.log").open("wb") as console:
@@ -122,9 +132,23 @@ class NspawnBackend:
             f"--directory={directory}/merged",
         ]
 
+    def stop(self, project: str, name: str) -> None:
+        """Shut a machine down; what it wrote stays."""
+        namespace = machine_namespace(self.name, project, name)
+        processes.shut_down(namespace, STOP_SECONDS)
+        self._end(project, name, namespace)
+
     def delete(self, project: str, name: str) -> None:
         """Kill a machine and remove what it had."""
         namespace = machine_namespace(self.name, project, name)
+        self._end(project, name, namespace)
+        remove_tree(self.directory(project, name))
+        with self._lock:
+            self._machines.pop((project, name), None)
+            self._chains.pop((project, name), None)
+            self.images.prune(self._chains.values())
+
+    def _end(self, project: str, name: str, namespace: str) -> None:
         processes.kill_machine(namespace)
         with self._lock:
             process = self._processes.pop((project, name), None)
@@ -133,9 +157,21 @@ class NspawnBackend:
         _tidy(namespace)
         self.net.detach(project, name)
         cgroups.remove(self.name, namespace)
-        remove_tree(self.directory(project, name))
+
+    def save_image(self, project: str, name: str, image: str) -> int:
+        """Copy the upper layer of a stopped machine."""
+        if self.running(project, name):
+            raise MachineError(f"machine {project}/{name} runs: stop it first")
         with self._lock:
-            self._machines.pop((project, name), None)
+            if (project, name) not in self._machines:
+                raise MachineError(f"there is no machine {project}/{name}")
+            upper = self.directory(project, name) / "upper"
+            return self.images.save(image, upper, self._chains[project, name])
+
+    def delete_image(self, image: str) -> None:
+        """Drop an image's layer, or leave it to the machines that lie on it."""
+        with self._lock:
+            self.images.forget(image, self._chains.values())
 
     def serial(self, project: str, name: str) -> str:
         """Return the console's output."""

@@ -17,6 +17,7 @@ from sandbox.machines.cloudnet import NETNS, namespaces
 
 PROC = Path("/proc")
 GONE_SECONDS = 10.0
+POWER_OFF = signal.SIGRTMIN + 4
 # What a machine is started through, each with nspawn's arguments behind its own.
 STARTERS = ("sh", "setpriv", "systemd-nspawn", "unshare")
 
@@ -87,6 +88,17 @@ def alive(pid: int) -> bool:
     except OSError:
         return False
     return state not in "ZX"
+
+
+def shut_down(namespace: str, seconds: float) -> None:
+    """Ask a machine's systemd to power it off, and wait so long at most until it has."""
+    deadline = time.monotonic() + seconds
+    pid = leader(namespace)
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, POWER_OFF)
+    while pid is not None and alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def kill_machine(namespace: str) -> None:

@@ -45,6 +45,17 @@ class RecordsBackend:
         with self._lock:
             self._machines.pop((project, name), None)
 
+    def stop(self, project: str, name: str) -> None:
+        """Forget a machine: it has no disk to keep."""
+        self.delete(project, name)
+
+    def save_image(self, project: str, name: str, image: str) -> int:
+        """Keep nothing: an image is a record only, too."""
+        return 0
+
+    def delete_image(self, image: str) -> None:
+        """Nothing was kept."""
+
     def serial(self, project: str, name: str) -> str:
         """Say that there is no console."""
         return f"{name} is a record only: backend records boots nothing\n"

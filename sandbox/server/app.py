@@ -16,7 +16,9 @@ from aiohttp import web
 from sandbox.server import (
     batch,
     catalog,
+    disks,
     firewalls,
+    images,
     instance_methods,
     nat,
     networks,
@@ -32,7 +34,17 @@ from sandbox.server.requestlog import RequestLog
 from sandbox.server.state import Cloud, Key, Resource
 
 BODY_LIMIT = 16 << 20
-METHOD_MODULES = (resources, quotas, networks, nat, firewalls, policies, instance_methods)
+METHOD_MODULES = (
+    resources,
+    quotas,
+    networks,
+    nat,
+    firewalls,
+    disks,
+    images,
+    policies,
+    instance_methods,
+)
 """Importing them registers their methods."""
 COUNTED = ("networks", "subnetworks", "routers", "firewalls", "addresses")
 

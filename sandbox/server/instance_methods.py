@@ -10,7 +10,7 @@ import logging
 import uuid
 
 from sandbox.machines import MachineError, MachineSpec
-from sandbox.server import instances, quotas
+from sandbox.server import disks, instances, quotas
 from sandbox.server.api import Call, serve
 from sandbox.server.errors import ApiError, OperationError, invalid, stale
 from sandbox.server.operations import USER, Operations
@@ -41,7 +41,7 @@ async def _boot(
     call: Call, operation: Resource, key: Key, instance: Resource, place: instances.Place
 ) -> None:
     await call.operations.elapse(operation, 0.2)
-    spec = instances.machine_spec(key, instance, place)
+    spec = instances.machine_spec(call.cloud, key, instance, place)
     creation = _create(call.cloud, key, instance, spec)
     try:
         await asyncio.gather(creation, call.operations.elapse(operation, 0.8))
@@ -79,7 +79,8 @@ def _stop(cloud: Cloud, operations: Operations, key: Key, user: str = USER) -> R
         except OperationError:
             instance["status"] = before
             raise
-        await _destroy(cloud, key)
+        async with cloud.machine(key):
+            await cloud.thread(cloud.backend.stop, key.project, key.name)
         instance.update(status="TERMINATED", lastStopTimestamp=now())
 
     return operations.start("stop", key, work, user=user)
@@ -95,7 +96,7 @@ def _delete(cloud: Cloud, operations: Operations, key: Key, user: str = USER) ->
         try:
             await operations.elapse(operation, 0.0)
             await asyncio.gather(_destroy(cloud, key), operations.elapse(operation))
-            cloud.remove(key)
+            disks.remove_instance(cloud, key)
         except OperationError:
             instance["status"] = before
             raise
@@ -131,7 +132,7 @@ async def insert_instance(call: Call) -> Resource:
             quotas.check(call.cloud, key)
             await _boot(call, operation, key, instance, place)
         except BaseException:
-            call.cloud.remove(key)
+            disks.remove_instance(call.cloud, key)
             raise
 
     return call.operations.start("insert", key, work)
@@ -153,6 +154,7 @@ def _allocated(
     for key, address in zip(keys, free, strict=True):
         instance = instances.build(call, key, body, place, address)
         call.cloud.put(key, instance)
+        disks.attach(call, instance, body)
         made.append(instance)
     return made
 
@@ -192,7 +194,7 @@ async def _bulk(
         quotas.check(call.cloud, made[0][0])
     except OperationError:
         for key, _unused in made:
-            call.cloud.remove(key)
+            disks.remove_instance(call.cloud, key)
         raise
     fault = call.operations.disarm(operation)
     if fault is not None and fault.at == "hang":
@@ -209,7 +211,7 @@ async def _bulk(
                 raise
             finally:
                 if instance["status"] != "RUNNING":
-                    call.cloud.remove(key)
+                    disks.remove_instance(call.cloud, key)
 
         group = operation["operationGroupId"]
         return call.operations.start("insert", key, work, group=group)

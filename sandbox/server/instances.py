@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandbox.machines import MachineSpec
-from sandbox.server import catalog
+from sandbox.server import catalog, disks, images
 from sandbox.server.api import Call
 from sandbox.server.errors import ApiError, already_exists, forbidden, invalid, required
 from sandbox.server.nat import segment
@@ -31,6 +31,8 @@ RUN_SECONDS = (30, 120 * 24 * 3600)
 """The shortest and longest maxRunDuration."""
 
 BULK_LIMIT = 5000
+ARCHITECTURE = "X86_64"
+"""What the sandbox boots: an image of another architecture is a record only."""
 
 COPIED = (
     "description",
@@ -170,15 +172,11 @@ def _policies(call: Call, body: Resource) -> list[str]:
 
 def _image(call: Call, value: object) -> Resource:
     field = "resource.disks[0].initializeParams.sourceImage"
-    key = parse_reference(value, call.project)
-    if key is None or key.collection not in ("images", "imageFamilyViews"):
-        raise invalid(field, value, "The URL is malformed.")
-    name = key.name.removeprefix("family/")
-    by_family = key.name != name or key.collection == "imageFamilyViews"
-    for other, image in fixed(key.project, "images").items():
-        if name == (image["family"] if by_family else other.name):
-            return image
-    raise invalid(field, value, "The referenced image resource cannot be found.")
+    image = images.named(call, field, value)
+    if image["architecture"] != ARCHITECTURE:
+        why = f"It is {image['architecture']}, and every machine type of the sandbox is {ARCHITECTURE}."
+        raise invalid(field, value, why)
+    return image
 
 
 def _disks(call: Call, body: Resource, name: str) -> list[Resource]:
@@ -206,7 +204,7 @@ def _disks(call: Call, body: Resource, name: str) -> list[Resource]:
                 "autoDelete": bool(disk.get("autoDelete")),
                 "interface": disk.get("interface", "SCSI"),
                 "diskSizeGb": str(size),
-                "architecture": "X86_64",
+                "architecture": ARCHITECTURE,
             }
         )
     return made
@@ -317,7 +315,7 @@ def build(call: Call, key: Key, body: Resource, place: Place, address: str) -> R
     return {**instance, "fingerprint": fingerprint(instance)}
 
 
-def machine_spec(key: Key, instance: Resource, place: Place) -> MachineSpec:
+def machine_spec(cloud: Cloud, key: Key, instance: Resource, place: Place) -> MachineSpec:
     """Return the machine to boot for an instance."""
     return MachineSpec(
         project=key.project,
@@ -327,6 +325,7 @@ def machine_spec(key: Key, instance: Resource, place: Place) -> MachineSpec:
         prefix=place.cidr.prefixlen,
         gateway=place.gateway,
         ssh_keys=ssh_keys(metadata_items(instance)),
+        image=disks.boot_image(cloud, key, instance),
     )
 
 

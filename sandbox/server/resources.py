@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from sandbox.server import catalog
 from sandbox.server.api import Call, serve
-from sandbox.server.errors import not_found
 from sandbox.server.query import compile_filter, order, page
 from sandbox.server.state import Key, Resource
 
@@ -75,7 +74,9 @@ def listed(call: Call, found: list[Resource], kind: str, base: str) -> Resource:
 
 
 def _all(call: Call, collection: str) -> dict[Key, Resource]:
-    return fixed(call.project, collection) or call.cloud.table(call.project, collection)
+    table = call.cloud.table(call.project, collection)
+    always = fixed(call.project, collection)
+    return {**always, **table} if always else table
 
 
 def _scopes(kinds: tuple[str, ...]) -> list[str]:
@@ -123,12 +124,8 @@ def _register(collection: Collection) -> None:
 
     @serve(f"{collection.name}.get", "GET", f"{base}/{{{singular}}}")
     async def get(call: Call) -> Resource:
-        always = fixed(call.project, collection.name)
-        if always or collection.name in ("machineTypes", "images"):
-            if call.key() not in always:
-                raise not_found(call.key().path)
-            return always[call.key()]
-        return call.existing()[1]
+        always = fixed(call.project, collection.name).get(call.key())
+        return always or call.existing()[1]
 
     @serve(f"{collection.name}.list", "GET", base)
     async def list_(call: Call) -> Resource:
@@ -158,16 +155,6 @@ async def list_zones(call: Call) -> Resource:
 async def get_zone(call: Call) -> Resource:
     """Return a zone."""
     return catalog.zones(call.project)[call.params["zone"]]
-
-
-@serve("images.getFromFamily", "GET", "global/images/family/{family}")
-async def get_image_from_family(call: Call) -> Resource:
-    """Return the newest image of a family."""
-    family = call.params["family"]
-    for image in fixed(call.project, "images").values():
-        if image["family"] == family:
-            return image
-    raise not_found(f"projects/{call.project}/global/images/family/{family}")
 
 
 OPERATIONS = Collection("operations", "operation", ("global", "regions", "zones"))

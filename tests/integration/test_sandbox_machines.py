@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shutil
@@ -155,6 +156,56 @@ def test_a_machine_is_itself(backend: NspawnBackend) -> None:
     assert run(NAMES[0], CLOUD, spec.name, "systemctl", "--failed", "--quiet").strip() == ""
     assert run(NAMES[0], CLOUD, spec.name, "sh", "-c", "ls -A /etc/munge").strip() == ""
     assert "Startup finished" in backend.serial(CLOUD, spec.name)
+
+
+def test_a_stopped_machine_s_disk_becomes_what_others_boot_from(
+    backend: NspawnBackend, state: Path
+) -> None:
+    def made_of(image: str, name: str, last: int) -> None:
+        backend.create(dataclasses.replace(cloud_machine(name, last), image=image))
+        until(lambda: backend.host_keys(CLOUD, name))
+
+    def shell(name: str, script: str) -> str:
+        return run(NAMES[0], CLOUD, name, "sh", "-c", script).strip()
+
+    made_of("", "first", 2)
+    shell(
+        "first", "echo baked > /srv/one; rm -r /usr/share/doc; mkdir /usr/share/doc; rm /etc/issue"
+    )
+    shell("first", "rm /etc/ssh/ssh_host_*")
+    with pytest.raises(MachineError, match="runs: stop it first"):
+        backend.save_image(CLOUD, "first", "1")
+    began = time.monotonic()
+    backend.stop(CLOUD, "first")
+    print(f"the machine was down after {time.monotonic() - began:.2f} s")
+    assert not backend.running(CLOUD, "first")
+    assert "Reached target" in backend.serial(CLOUD, "first"), "it was shut down in order"
+    assert backend.save_image(CLOUD, "first", "1") > 0
+    backend.delete(CLOUD, "first")
+
+    made_of("1", "second", 3)
+    assert shell("second", "cat /srv/one; ls -A /usr/share/doc; ls /etc/issue") == (
+        "baked\nls: cannot access '/etc/issue': No such file or directory"
+    )
+    assert shell("second", "hostname; id -u burst") == "second\n3000"
+    assert shell("second", "grep -c ^burst: /etc/passwd") == "1"
+    shell("second", "echo more > /srv/two; mkdir /etc/issue")
+    backend.stop(CLOUD, "second")
+    backend.save_image(CLOUD, "second", "2")
+
+    # The first image is gone, but what was built on it goes on.
+    backend.delete_image("1")
+    made_of("2", "third", 4)
+    assert shell("third", "cat /srv/one /srv/two; ls -d /etc/issue") == "baked\nmore\n/etc/issue"
+    with pytest.raises(MachineError, match="wanted saved image 1, found none"):
+        made_of("1", "fourth", 5)
+    layers = state / "machines" / ".images"
+    assert sorted(path.name for path in layers.iterdir()) == ["1", "2"]
+    for name in ("second", "third"):
+        backend.delete(CLOUD, name)
+    backend.delete_image("2")
+    backend.delete_image("2")
+    assert list(layers.iterdir()) == []
 
 
 def test_the_site_has_a_flux_whose_worker_joins(backend: NspawnBackend, state: Path) -> None:

@@ -71,7 +71,8 @@ def test_a_layer_has_the_machine_s_name_user_and_units(
     )
     write_layer(root, upper, spec)
     assert (upper / "etc/hostname").read_text() == "node-1\n"
-    assert (upper / "etc/hosts").read_text() == "127.0.0.1 localhost\n10.0.0.2 node-1\n"
+    hosts = "127.0.0.1 localhost\n10.0.0.2 node-1 # Added by Google\n"
+    assert (upper / "etc/hosts").read_text() == hosts
     assert re.fullmatch(r"[0-9a-f]{32}\n", (upper / "etc/machine-id").read_text())
     assert (upper / "etc/passwd").read_text().splitlines()[1].startswith("ann:x:3000:3000:")
     assert (upper / "home/ann/.ssh/authorized_keys").read_text() == f"{KEY}\n"
@@ -80,6 +81,20 @@ def test_a_layer_has_the_machine_s_name_user_and_units(
     assert os.readlink(link).endswith("lib/systemd/system/munge.service")
     assert stat.S_IMODE((upper / "etc/munge/munge.key").stat().st_mode) == 0o400
     assert owners[str(upper / "etc/munge/munge.key")] == (402, 402)
+
+
+def test_an_account_of_the_image_is_kept_and_another_gets_a_uid_that_is_free(
+    root: Path, tmp_path: Path, owners: dict[str, tuple[int, int]]
+) -> None:
+    with (root / "etc/passwd").open("a") as passwd:
+        passwd.write("ann:x:3000:3000::/home/ann:/bin/bash\n")
+    upper = tmp_path / "upper"
+    spec = MachineSpec(**{**vars(SPEC), "ssh_keys": (("ann", KEY), ("bob", KEY))})
+    write_layer(root, upper, spec)
+    rows = (upper / "etc/passwd").read_text().splitlines()
+    assert [row.split(":")[:3] for row in rows[1:]] == [["ann", "x", "3000"], ["bob", "x", "3001"]]
+    assert owners[str(upper / "home/ann/.ssh/authorized_keys")] == (3000, 3000)
+    assert owners[str(upper / "home/bob/.ssh/authorized_keys")] == (3001, 3001)
 
 
 def test_a_layer_keeps_the_mode_of_the_directories_it_hides(
