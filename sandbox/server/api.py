@@ -158,7 +158,7 @@ class Api:
         self._check(method, query, body)
         call = Call(method.id, self.cloud, self.operations, params, query, body or {})
         answer = await self._once(method, call, f"{verb} {path}")
-        return answer if answer is None else select(json.loads(json.dumps(answer)), mask)
+        return answer if answer is None else select(answer, mask)
 
     def _check(self, method: Method, query: Mapping[str, str], body: Any) -> None:
         if body is not None and not isinstance(body, dict):
