@@ -10,7 +10,7 @@ import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import requests
+import certifi
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -74,7 +74,7 @@ def make(state: Path) -> ssl.SSLContext:
     )
     (state / "ca.pem").write_bytes(ca)
     (state / "relay.pem").write_bytes(relay)
-    (state / "ca-bundle.pem").write_bytes(Path(requests.certs.where()).read_bytes() + ca)
+    (state / "ca-bundle.pem").write_bytes(Path(certifi.where()).read_bytes() + ca)
     write_secret(state / "relay.key", private.decode())
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(state / "relay.pem", state / "relay.key")
