@@ -112,10 +112,35 @@ def variables(sandbox: lifecycle.Sandbox) -> dict[str, str]:
     }
 
 
+def proxy_variables(sandbox: lifecycle.Sandbox) -> dict[str, str]:
+    """Return the environment that leads a client with a fixed https endpoint into the sandbox.
+
+    Whatever else it asks for by https is refused.
+    """
+    bundle, credentials = sandbox.state / "ca-bundle.pem", sandbox.state / "credentials.json"
+    return {
+        "HTTPS_PROXY": f"http://127.0.0.1:{sandbox.proxy_port}",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "REQUESTS_CA_BUNDLE": str(bundle),
+        "SSL_CERT_FILE": str(bundle),
+        "CLOUDSDK_PROXY_TYPE": "http",
+        "CLOUDSDK_PROXY_ADDRESS": "127.0.0.1",
+        "CLOUDSDK_PROXY_PORT": str(sandbox.proxy_port),
+        "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE": str(bundle),
+        "GCP_AUTH_KIND": "serviceaccount",
+        "GCP_SERVICE_ACCOUNT_FILE": str(credentials),
+        "GCP_PROJECT": PROJECT,
+    }
+
+
 def env(options: argparse.Namespace) -> int:
     """Print shell exports."""
     sandbox = _running(options.name)
-    for key, value in variables(sandbox).items():
+    wanted = variables(sandbox)
+    if options.proxy:
+        wanted |= proxy_variables(sandbox)
+        del wanted["CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE"]
+    for key, value in wanted.items():
         say(f"export {key}={shlex.quote(value)}")
     return 0
 
@@ -211,6 +236,12 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--backend", choices=["nspawn", "records"])
             command.add_argument("--flux", choices=["auto", "real", "standin"])
             command.add_argument("--latency", choices=["real", "none"])
+        if function is env:
+            command.add_argument(
+                "--proxy",
+                action="store_true",
+                help="also lead clients with a fixed https://*.googleapis.com here; all other https is refused",
+            )
         if function is status:
             command.add_argument("--json", action="store_true")
         if function is faults:

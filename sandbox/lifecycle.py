@@ -25,7 +25,7 @@ from sandbox.rootfs import build_root
 
 Say = Callable[[str], None]
 TOP = Path(__file__).resolve().parent.parent
-COMPUTE_PORT, RELAY_PORT, PORT_STEP, SLOTS = 8480, 8481, 10, 100
+COMPUTE_PORT, RELAY_PORT, PROXY_PORT, PORT_STEP, SLOTS = 8480, 8481, 8482, 10, 100
 READY = "ready"
 READY_SECONDS = 120.0
 ANSWER_SECONDS = 5.0
@@ -43,6 +43,7 @@ class Sandbox:
     name: str
     compute_port: int
     relay_port: int
+    proxy_port: int
     backend: str
     latency: str
     flux: str
@@ -177,15 +178,15 @@ def _claim(name: str, backend: str, latency: str, flux: str, version: str) -> Sa
                 if slot not in taken and all(map(preflight.port_free, ports_of(slot)))
             )
         preflight.check_ports(ports_of(slot))
-        compute, relay = ports_of(slot)
-        sandbox = Sandbox(name, compute, relay, backend, latency, flux, version, 0, slot)
+        sandbox = Sandbox(name, *ports_of(slot), backend, latency, flux, version, 0, slot)
         sandbox.write()
     return sandbox
 
 
-def ports_of(slot: int) -> tuple[int, int]:
-    """Return the ports (Compute Engine, relay) of a slot."""
-    return COMPUTE_PORT + PORT_STEP * slot, RELAY_PORT + PORT_STEP * slot
+def ports_of(slot: int) -> tuple[int, int, int]:
+    """Return the ports (Compute Engine, relay, proxy) of a slot."""
+    shift = PORT_STEP * slot
+    return COMPUTE_PORT + shift, RELAY_PORT + shift, PROXY_PORT + shift
 
 
 def _start(sandbox: Sandbox, flux: Literal["real", "standin"], say: Say) -> None:
@@ -254,6 +255,7 @@ def _server_command(sandbox: Sandbox) -> list[str]:
         "--state": sandbox.state,
         "--compute-port": sandbox.compute_port,
         "--relay-port": sandbox.relay_port,
+        "--proxy-port": sandbox.proxy_port,
         "--backend": sandbox.backend,
         "--latency": sandbox.latency,
         "--flux": sandbox.flux,

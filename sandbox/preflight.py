@@ -138,7 +138,7 @@ def check_ports(ports: Sequence[int]) -> None:
     busy = [str(port) for port in ports if not port_free(port)]
     if busy:
         raise PreflightError(
-            f"wanted port {ports[0]} and {ports[1]} on 127.0.0.1, found {' and '.join(busy)} in use: "
+            f"wanted ports {', '.join(map(str, ports))} on 127.0.0.1, found {' and '.join(busy)} in use: "
             "end what listens there (ss -ltnp), or use another --name, which has other ports"
         )
 

@@ -13,7 +13,11 @@ author:
   - flux.burst contributors (@flux-framework)
 description:
   - Finds the machines that carry the burst's label, puts them into the group C(burst_nodes), and gives each all that
-    a connection through IAP needs, its SSH host keys among it.
+    a connection through IAP needs. That connection reads a machine's SSH host keys itself, from the same API, when it
+    is first used, so that the size of a burst costs nothing here but a page for every 500 machines.
+  - Each machine is also in a group for its burst (C(flux_burst_NAME)), its zone (C(zone_ZONE)), its state
+    (C(state_STATE), in small letters) and, where it has a label for it, its role (C(role_ROLE)). What a group's name
+    cannot hold, such as a dash, is an underscore there.
   - It reads the same specification as the playbooks. What is given with C(-e) wins, as it does there.
   - The file's name must end in C(gce.yml) or C(gce.yaml).
 options:
@@ -26,6 +30,30 @@ options:
     description: The file that holds the C(burst_*) variables, relative to the inventory file.
     type: str
     default: group_vars/all.yml
+  projects:
+    description: Google Cloud projects to look in, side by side. Without any, that of the specification.
+    type: list
+    elements: str
+    default: []
+  bursts:
+    description:
+      - V(own) finds the machines of the specification's burst, V(all) those of every burst.
+      - The group C(burst_nodes) has the own ones alone in either case.
+      - Where two machines have one name, the second, and never an own one before another's, is called
+        C(NAME.ZONE.c.PROJECT.internal), which is its name in Compute Engine's DNS.
+    type: str
+    choices: [own, all]
+    default: own
+  states:
+    description: States in which a machine is listed. By default those that it is in before it is told to stop.
+    type: list
+    elements: str
+    choices: [PROVISIONING, STAGING, RUNNING, REPAIRING, SUSPENDING, SUSPENDED, STOPPING, TERMINATED]
+    default: [PROVISIONING, STAGING, RUNNING, REPAIRING]
+  role_label:
+    description: The label whose value is a machine's role.
+    type: str
+    default: flux-burst-role
 requirements:
   - google-auth
   - requests
@@ -42,26 +70,37 @@ plugin: flux.burst.gce
 specification: group_vars/all.yml
 # Groups of your own, from the variables that each machine has.
 keyed_groups:
-  - key: iap_zone
-    prefix: zone
+  - key: gce_machine_type
+    prefix: type
+
+# inventory/overview/gce.yml: every burst of a site that has several projects.
+---
+plugin: flux.burst.gce
+specification: ../mysite/group_vars/all.yml
+projects: [my-project, my-other-project]
+bursts: all
 """
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError, AnsibleParserError
+from ansible.inventory.group import to_safe_group_name
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
+from ansible.template import trust_as_template
 from ansible.utils.vars import load_extra_vars
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import (
+    LABEL,
     READERS,
     GceSession,
     machine,
 )
 
 GROUP = "burst_nodes"
-GONE = ("STOPPING", "TERMINATED")
+FIELDS = "id,name,zone,status,machineType,labels,networkInterfaces/networkIP"
 NEEDED = ("burst_name", "burst_project", "burst_ssh_private_key_file")
 DEFAULTS = {
     "burst_name": "flux-burst",
@@ -79,9 +118,11 @@ PASSED_ON = (
     "burst_iap_ca_file",
 )
 
+Row = dict[str, Any]
+
 
 class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
-    """Reads one list and, for machines that run, their host keys."""
+    """Reads one list of machines in each project."""
 
     NAME = "flux.burst.gce"
 
@@ -93,6 +134,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         """Add the machines. Raises AnsibleParserError, in one line."""
         super().parse(inventory, loader, path, cache)
         self._read_config_data(path)
+        self._role_label = self.get_option("role_label")
+        names = ("compose", "groups", "keyed_groups", "strict")
+        self._constructed = [self.get_option(name) for name in names]
+        self._made: dict[tuple[str, str], str] = {}
         inventory.add_group(GROUP)
         spec = self._specification(Path(path).parent / self.get_option("specification"))
         self.load_cache_plugin()
@@ -100,27 +145,54 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             rows = self._cached(path, spec, cache)
         except GceError as error:
             raise AnsibleParserError(f"{path}: {error}") from None
-        for row in rows:
-            self._add(row["name"], host_variables(spec, row))
+        wanted = self.get_option("states")
+        same_for_all = common_variables(spec)
+        for host, row in named(rows, spec["burst_name"]):
+            if row["status"] in wanted:
+                self._add(host, {**same_for_all, **host_variables(row)})
+                for group in self._groups(row, spec["burst_name"]):
+                    inventory.add_child(group, host)
 
-    def _cached(self, path: str, spec: dict[str, Any], cache: bool) -> list[dict[str, Any]]:
+    def _cached(self, path: str, spec: dict[str, Any], cache: bool) -> list[Row]:
+        burst = spec["burst_name"] if self.get_option("bursts") == "own" else None
+        projects = self.get_option("projects") or [spec["burst_project"]]
         if not self.get_option("cache"):
-            return read(spec)
-        which = [spec[name] for name in ("burst_compute_endpoint", "burst_project", "burst_name")]
+            return read(spec, projects, burst)
+        which = [spec["burst_compute_endpoint"], *projects, burst or "all bursts"]
         key = "_".join([self.get_cache_key(path), *which]).replace("/", "_")
-        rows: list[dict[str, Any]] | None = self._cache.get(key) if cache else None
+        rows: list[Row] | None = self._cache.get(key) if cache else None
         if rows is None:
-            rows = self._cache[key] = read(spec)
+            rows = self._cache[key] = read(spec, projects, burst)
         return rows
 
     def _add(self, host: str, variables: dict[str, Any]) -> None:
-        strict = self.get_option("strict")
-        self.inventory.add_host(host, group=GROUP)
-        for name, value in variables.items():
-            self.inventory.set_variable(host, name, value)
-        self._set_composite_vars(self.get_option("compose"), variables, host, strict)
-        self._add_host_to_composed_groups(self.get_option("groups"), variables, host, strict)
-        self._add_host_to_keyed_groups(self.get_option("keyed_groups"), variables, host, strict)
+        self.inventory.add_host(host)
+        # Not by set_variable, which tags each value with where it comes from: that costs more than all else here.
+        # What has no tag is data; it is never taken for a template.
+        self.inventory.hosts[host].vars.update(variables)
+        compose, groups, keyed_groups, strict = self._constructed
+        if compose:
+            self._set_composite_vars(compose, variables, host, strict)
+        if groups:
+            self._add_host_to_composed_groups(groups, variables, host, strict)
+        if keyed_groups:
+            self._add_host_to_keyed_groups(keyed_groups, variables, host, strict)
+
+    def _groups(self, row: Row, burst: str) -> list[str]:
+        """Return the names of a machine's groups, which are made where they are not there."""
+        labels = row["labels"]
+        kinds = [
+            ("flux_burst", labels[LABEL]),
+            ("zone", row["zone"]),
+            ("state", row["status"].lower()),
+            ("role", labels.get(self._role_label)),
+        ]
+        for kind in kinds:
+            if kind not in self._made and kind[1]:
+                name = to_safe_group_name("_".join(kind), force=True, silent=True)
+                self._made[kind] = self.inventory.add_group(name)
+        own = [GROUP] if labels[LABEL] == burst else []
+        return own + [self._made[kind] for kind in kinds if kind[1]]
 
     def _specification(self, path: Path) -> dict[str, Any]:
         if not path.is_file():
@@ -149,36 +221,50 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return made
 
 
-def read(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the machines that are not on their way out, each with its host keys. Raises GceError."""
+def read(spec: dict[str, Any], projects: Iterable[str], burst: str | None) -> list[Row]:
+    """Return the machines of a burst, or of every burst, project by project and by name. Raises GceError."""
     session = GceSession(spec["burst_compute_endpoint"], spec["burst_credentials_file"])
-    project = spec["burst_project"]
-    rows = [machine(found) for found in session.instances(project, spec["burst_name"])]
-    rows = [row for row in rows if row["status"] not in GONE]
+    which = f"labels.{LABEL}={burst}" if burst else f"labels.{LABEL}:*"
 
-    def host_keys(row: dict[str, Any]) -> dict[str, str]:
-        if row["status"] != "RUNNING":
-            return {}
-        return session.host_keys(project, row["zone"], row["name"])
+    def machines(project: str) -> list[Row]:
+        found = session.aggregated(project, "instances", FIELDS, filter=which)
+        rows = [{**machine(each), "project": project, "labels": each["labels"]} for each in found]
+        return sorted(rows, key=lambda row: (row["name"], row["zone"]))
 
     with ThreadPoolExecutor(READERS) as readers:
-        keys = list(readers.map(host_keys, rows))
-    return [{**row, "host_keys": found} for row, found in zip(rows, keys, strict=True)]
+        return [row for rows in readers.map(machines, projects) for row in rows]
 
 
-def host_variables(spec: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
-    """Return what Ansible needs to reach a machine."""
+def named(rows: Iterable[Row], burst: str) -> list[tuple[str, Row]]:
+    """Return the machines with their names in the inventory: a burst's own come first to a name that two have."""
+    found: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda row: row["labels"][LABEL] != burst):
+        name = row["name"]
+        if name in found:
+            name = f"{name}.{row['zone']}.c.{row['project']}.internal"
+        found[name] = row
+    return list(found.items())
+
+
+def common_variables(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return what Ansible needs to reach any machine."""
     return {
-        "ansible_connection": "flux.burst.iap",
+        "ansible_connection": trust_as_template("flux.burst.iap"),
         "ansible_user": spec["burst_ssh_user"],
         "ansible_ssh_private_key_file": spec["burst_ssh_private_key_file"],
-        "ansible_python_interpreter": "/usr/bin/python3",
-        "iap_project": spec["burst_project"],
+        "ansible_python_interpreter": trust_as_template("/usr/bin/python3"),
+        **{name: spec[name] for name in PASSED_ON if spec[name] is not None},
+    }
+
+
+def host_variables(row: Row) -> dict[str, Any]:
+    """Return what is a machine's own."""
+    return {
+        "iap_project": row["project"],
         "iap_zone": row["zone"],
         "iap_instance_id": row["id"],
-        **({"iap_host_keys": row["host_keys"]} if row["host_keys"] else {}),
-        **{name: spec[name] for name in PASSED_ON if spec[name] is not None},
         "gce_status": row["status"],
         "gce_machine_type": row["machine_type"],
         "gce_internal_ip": row["internal_ip"],
+        "gce_labels": row["labels"],
     }

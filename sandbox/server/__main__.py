@@ -23,6 +23,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--state", required=True, type=Path, help="its directory, which is there")
     parser.add_argument("--compute-port", required=True, type=int)
     parser.add_argument("--relay-port", required=True, type=int)
+    parser.add_argument("--proxy-port", required=True, type=int)
     parser.add_argument("--backend", choices=("nspawn", "records"), default="nspawn")
     parser.add_argument("--latency", choices=("real", "none"), default="real")
     parser.add_argument("--flux", choices=("real", "standin"), default="standin")
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         state=options.state,
         compute_port=options.compute_port,
         relay_port=options.relay_port,
+        proxy_port=options.proxy_port,
         backend=options.backend,
         latency=options.latency,
         flux=options.flux,

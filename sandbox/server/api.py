@@ -169,7 +169,7 @@ class Api:
         await self._refuse("request", call, request)
         answer = await self._once(method, call, request)
         await self._refuse("answer", call, request)
-        return answer if answer is None else select(json.loads(json.dumps(answer)), mask)
+        return answer if answer is None else select(answer, mask)
 
     def _check(self, method: Method, query: Mapping[str, str], body: Any) -> None:
         if body is not None and not isinstance(body, dict):

@@ -181,8 +181,13 @@ def order(resources: list[Item], order_by: str, key: Callable[[Item], Resource])
     )
 
 
-def page(items: list[Item], query: Mapping[str, str]) -> tuple[list[Item], str]:
-    """Return one page by maxResults and pageToken, and the next page's token or "". Raises ApiError."""
+def page(
+    items: Sequence[Item], query: Mapping[str, str], test: Callable[[Item], bool]
+) -> tuple[list[Item], str]:
+    """Return one page of the items that pass a test, by maxResults and pageToken, and the next page's token or "".
+
+    The items are ordered. A page looks at no more of them than it needs: there may be thousands. Raises ApiError.
+    """
     try:
         size = int(query.get("maxResults", PAGE_LIMIT))
         token = query.get("pageToken", "")
@@ -197,9 +202,14 @@ def page(items: list[Item], query: Mapping[str, str]) -> tuple[list[Item], str]:
             "invalid",
             f"Invalid value for field 'maxResults': '{size}'. Must be within 0 and {PAGE_LIMIT}.",
         )
-    end = start + (size or PAGE_LIMIT)
-    more = base64.urlsafe_b64encode(str(end).encode()).decode() if end < len(items) else ""
-    return items[start:end], more
+    found: list[Item] = []
+    for index in range(start, len(items)):
+        if not test(items[index]):
+            continue
+        if len(found) == (size or PAGE_LIMIT):
+            return found, base64.urlsafe_b64encode(str(index).encode()).decode()
+        found.append(items[index])
+    return found, ""
 
 
 def parse_fields(text: str) -> Mask:

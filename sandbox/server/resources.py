@@ -59,8 +59,8 @@ def fixed(project: str, collection: str) -> dict[Key, Resource]:
 def listed(call: Call, found: list[Resource], kind: str, base: str) -> Resource:
     """Return the answer of a list method: filtered, ordered and paged."""
     test = compile_filter(call.query.get("filter", ""))
-    ordered = order([it for it in found if test(it)], call.query.get("orderBy", ""), lambda it: it)
-    items, token = page(ordered, call.query)
+    ordered = order(found, call.query.get("orderBy", ""), lambda it: it)
+    items, token = page(ordered, call.query, test)
     answer: Resource = {
         "kind": f"compute#{kind}List",
         "id": base,
@@ -91,10 +91,9 @@ def _scopes(kinds: tuple[str, ...]) -> list[str]:
 def aggregated(call: Call, collection: Collection) -> Resource:
     """Return the answer of an aggregatedList method."""
     test = compile_filter(call.query.get("filter", ""))
-    found = [pair for pair in _all(call, collection.name).items() if test(pair[1])]
-    pairs, token = page(
-        order(found, call.query.get("orderBy", ""), lambda pair: pair[1]), call.query
-    )
+    found = list(_all(call, collection.name).items())
+    ordered = order(found, call.query.get("orderBy", ""), lambda pair: pair[1])
+    pairs, token = page(ordered, call.query, lambda pair: test(pair[1]))
     groups: dict[str, Resource] = {}
     for scope in _scopes(collection.scopes):
         data = [{"key": "scope", "value": scope}]

@@ -23,6 +23,7 @@ from sandbox.server.api import Api
 from sandbox.server.app import Frontend
 from sandbox.server.oauth import Tokens
 from sandbox.server.operations import Operations
+from sandbox.server.proxy import Proxy
 from sandbox.server.relay import Relay
 from sandbox.server.requestlog import RequestLog
 from sandbox.server.state import Cloud
@@ -40,6 +41,7 @@ class Settings:
     state: Path
     compute_port: int
     relay_port: int
+    proxy_port: int
     backend: str
     latency: str
     flux: str
@@ -69,20 +71,31 @@ class Service:
         self.tokens = Tokens(f"http://{LOOPBACK}:{settings.compute_port}/token")
         self.relay = Relay(self.cloud, self.tokens)
         self._runners: list[web.AppRunner] = []
+        self._proxy: Proxy | None = None
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Serve; call ready when everything answers. Raises MachineError and OSError at the start."""
         settings, stop = self.settings, asyncio.Event()
         # Whoever has the ports owns the state directory and the machines: nothing is touched before.
-        with _bind(settings.compute_port) as compute, _bind(settings.relay_port) as relay:
+        with (
+            _bind(settings.compute_port) as compute,
+            _bind(settings.relay_port) as relay,
+            _bind(settings.proxy_port) as proxy,
+            _bind(0) as secure,
+        ):
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, stop.set)
             requests = RequestLog(settings.state / "requests.jsonl")
             try:
                 self.tokens.write(settings.state)
-                await self._serve(self._frontend(requests, stop).application(), compute, None)
-                await self._serve(self.relay.application(), relay, tls.make(settings.state))
+                context = tls.make(settings.state)
+                frontend = self._frontend(requests, stop)
+                await self._serve(frontend.application(), compute, None)
+                await self._serve(frontend.application(), secure, context)
+                await self._serve(self.relay.application(), relay, context)
+                self._proxy = Proxy(secure.getsockname()[1], relay.getsockname()[1])
+                await self._proxy.start(proxy)
                 await self._open_machines()
                 ready()
                 await stop.wait()
@@ -121,6 +134,8 @@ class Service:
         log.info("stopping")
         await self.operations.stop()
         self.relay.stop()
+        if self._proxy:
+            await self._proxy.stop()
         for runner in self._runners:
             await runner.cleanup()
         # What boots now has to be there before it can be taken away.

@@ -1,7 +1,7 @@
 # Copyright: flux.burst contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A certificate authority of this sandbox's own, and the relay's certificate."""
+"""A certificate authority of this sandbox's own, and the certificate of what is served by TLS."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import certifi
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -22,6 +23,7 @@ NAMES = (
     x509.DNSName("localhost"),
     x509.IPAddress(ipaddress.IPv4Address("127.0.0.1")),
     x509.DNSName("tunnel.cloudproxy.app"),
+    x509.DNSName("*.googleapis.com"),
 )
 
 
@@ -58,8 +60,9 @@ def _certificate(
 
 
 def make(state: Path) -> ssl.SSLContext:
-    """Write ca.pem, relay.pem and relay.key; return the relay's TLS context.
+    """Write ca.pem, relay.pem, relay.key and ca-bundle.pem; return the server's TLS context.
 
+    The bundle is for clients that take one file of authorities: it holds all that they trust otherwise, too.
     The authority's key stays in memory and is gone when this returns.
     """
     ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _unused in range(2))
@@ -71,6 +74,7 @@ def make(state: Path) -> ssl.SSLContext:
     )
     (state / "ca.pem").write_bytes(ca)
     (state / "relay.pem").write_bytes(relay)
+    (state / "ca-bundle.pem").write_bytes(Path(certifi.where()).read_bytes() + ca)
     write_secret(state / "relay.key", private.decode())
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(state / "relay.pem", state / "relay.key")

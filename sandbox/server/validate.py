@@ -158,7 +158,10 @@ class Discovery:
             return
         if not _is(value, kind):
             shown = json.dumps(value)
-            yield Problem("invalid", f"Invalid value at '{where}' (wanted {kind}), {shown}")
+            # 64 bits travel as text, but Google reads a number as well.
+            number = schema.get("format") in ("int64", "uint64") and _is(value, "integer")
+            fatal = not (number and context.request)
+            yield Problem("invalid", f"Invalid value at '{where}' (wanted {kind}), {shown}", fatal)
         elif kind == "array":
             for index, element in enumerate(value):
                 yield from self._walk(element, schema["items"], f"{where}[{index}]", context)

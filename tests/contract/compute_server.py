@@ -30,7 +30,9 @@ class ComputeServer:
 
     compute_endpoint: str
     iap_endpoint: str
+    proxy: str
     state: Path
+    pid: int
     project: str = "sandbox-project"
 
     @property
@@ -58,6 +60,16 @@ class ComputeServer:
             "CLOUDSDK_CORE_PROJECT": self.project,
             "CLOUDSDK_CONFIG": str(self.state / "gcloud"),
             "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",
+        }
+
+    @property
+    def proxy_environment(self) -> Mapping[str, str]:
+        """What leads a client with a fixed https endpoint here."""
+        return {
+            **os.environ,
+            "HTTPS_PROXY": self.proxy,
+            "NO_PROXY": "127.0.0.1,localhost",
+            "REQUESTS_CA_BUNDLE": str(self.state / "ca-bundle.pem"),
         }
 
     def call(
@@ -109,18 +121,24 @@ def _wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 @contextmanager
-def serving(state: Path) -> Iterator[ComputeServer]:
+def serving(state: Path, latency: str = "none") -> Iterator[ComputeServer]:
     """Run a server with its files in a directory; stop it at the end, which has to be clean."""
-    compute, relay = free_ports(2)
+    compute, relay, proxy = free_ports(3)
     log = state / "server.log"
     command = [sys.executable, "-m", "sandbox.server", "--name", "contract", "--state", str(state)]
     command += ["--compute-port", str(compute), "--relay-port", str(relay)]
-    command += ["--backend", "records", "--latency", "none"]
+    command += ["--proxy-port", str(proxy), "--backend", "records", "--latency", latency]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=TOP, stdout=output, stderr=subprocess.STDOUT)
     try:
         _wait_until_ready(process, log)
-        yield ComputeServer(f"http://127.0.0.1:{compute}", f"wss://127.0.0.1:{relay}", state)
+        yield ComputeServer(
+            f"http://127.0.0.1:{compute}",
+            f"wss://127.0.0.1:{relay}",
+            f"http://127.0.0.1:{proxy}",
+            state,
+            process.pid,
+        )
     finally:
         process.send_signal(signal.SIGTERM)
         code = process.wait(20)

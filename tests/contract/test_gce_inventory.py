@@ -26,7 +26,10 @@ def machines(compute_server: ComputeServer) -> ComputeServer:
     """A server with machines of burst t, of which the last is stopped, and one of another burst."""
     for path, body in FOUNDATION:
         compute_server.done("POST", path, body)
-    compute_server.done("POST", f"{ZONE}/instances/bulkInsert", bulk(*MACHINES))
+    roles = {"flux-burst": "t", "flux-burst-role": "gate-way"}
+    compute_server.done("POST", f"{ZONE}/instances/bulkInsert", bulk(*MACHINES[1:]))
+    first = bulk(MACHINES[0], labels=roles)
+    compute_server.done("POST", f"{ZONE}/instances/bulkInsert", first)
     other = bulk("other-001", labels={"flux-burst": "u"})
     compute_server.done("POST", f"{ZONE}/instances/bulkInsert", other)
     compute_server.done("POST", f"{ZONE}/instances/{MACHINES[-1]}/stop")
@@ -92,8 +95,6 @@ def test_a_machine_that_runs_has_all_that_a_connection_needs(
     assert groups["burst_nodes"] == MACHINES[:2]
     assert "other-001" not in variables
     instance = machines.call("GET", f"{ZONE}/instances/b-001")[1]
-    attributes = f"{ZONE}/instances/b-001/getGuestAttributes?queryPath=hostkeys/"
-    keys = machines.call("GET", attributes)[1]
     assert variables["b-001"] == {
         "ansible_connection": "flux.burst.iap",
         "ansible_user": "burst",
@@ -105,11 +106,53 @@ def test_a_machine_that_runs_has_all_that_a_connection_needs(
         "iap_project": machines.project,
         "iap_zone": "us-central1-a",
         "iap_instance_id": instance["id"],
-        "iap_host_keys": {it["key"]: it["value"] for it in keys["queryValue"]["items"]},
         "gce_internal_ip": instance["networkInterfaces"][0]["networkIP"],
         "gce_machine_type": "n2-standard-2",
         "gce_status": "RUNNING",
+        "gce_labels": {"flux-burst": "t", "flux-burst-role": "gate-way"},
     }
+
+
+def test_a_machine_is_in_groups_by_burst_zone_state_and_role(inventory: Inventory) -> None:
+    groups = inventory.found()[0]
+    for name in ("flux_burst_t", "zone_us_central1_a", "state_running"):
+        assert groups[name] == MACHINES[:2]
+    assert groups["role_gate_way"] == ["b-001"]
+    assert "state_terminated" not in groups
+
+
+def test_a_machine_that_stopped_is_listed_where_its_state_is_asked_for(
+    inventory: Inventory,
+) -> None:
+    inventory.options = "states: [TERMINATED]\n"
+    groups = inventory.found()[0]
+    assert groups["burst_nodes"] == groups["state_terminated"] == MACHINES[2:]
+
+
+def test_every_burst_can_be_listed_and_burst_nodes_is_the_own_one(inventory: Inventory) -> None:
+    inventory.options = "bursts: all\n"
+    groups = inventory.found()[0]
+    assert groups["burst_nodes"] == groups["flux_burst_t"] == MACHINES[:2]
+    assert groups["flux_burst_u"] == ["other-001"]
+
+
+def test_several_projects_are_looked_in(inventory: Inventory) -> None:
+    inventory.options = "projects: [sandbox-site, sandbox-project]\n"
+    groups, variables = inventory.found()
+    assert groups["burst_nodes"] == MACHINES[:2]
+    assert variables["b-001"]["iap_project"] == "sandbox-project"
+
+
+def test_a_listing_is_one_call_however_many_machines_run(
+    inventory: Inventory, machines: ComputeServer
+) -> None:
+    log = machines.state / "requests.jsonl"
+    before = len(log.read_text().splitlines())
+    inventory.found()
+    calls = [json.loads(line)["path"] for line in log.read_text().splitlines()[before:]]
+    assert [path for path in calls if path != "/token"] == [
+        "/compute/v1/projects/sandbox-project/aggregated/instances"
+    ]
 
 
 def test_what_is_given_on_the_command_line_wins(inventory: Inventory) -> None:
@@ -125,12 +168,12 @@ def test_a_burst_without_machines_is_an_empty_group(inventory: Inventory) -> Non
 
 def test_groups_and_variables_can_be_composed(inventory: Inventory) -> None:
     inventory.options = """
-keyed_groups: [{key: iap_zone, prefix: zone}]
+keyed_groups: [{key: gce_machine_type, prefix: type}]
 groups: {first: inventory_hostname.endswith('001')}
 compose: {ansible_host: gce_internal_ip}
 """
     groups, variables = inventory.found()
-    assert groups["zone_us_central1_a"] == MACHINES[:2]
+    assert groups["type_n2_standard_2"] == MACHINES[:2]
     assert groups["first"] == ["b-001"]
     assert variables["b-001"]["ansible_host"] == variables["b-001"]["gce_internal_ip"]
 

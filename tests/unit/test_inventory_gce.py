@@ -5,11 +5,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from ansible_collections.flux.burst.plugins.inventory import gce
-from ansible_collections.flux.burst.plugins.inventory.gce import host_variables
+from ansible_collections.flux.burst.plugins.inventory.gce import (
+    common_variables,
+    host_variables,
+    named,
+)
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import machine
 
 REST = {
@@ -42,39 +47,59 @@ def test_a_machine_is_its_rest_resource_without_urls() -> None:
     }
 
 
-def test_a_machine_is_reached_through_the_tunnel_with_its_own_keys() -> None:
-    found = host_variables(SPEC, {**machine(REST), "host_keys": {"ssh-ed25519": "AAAA"}})
+def row(**changes: Any) -> dict[str, Any]:
+    return {**machine(REST), "project": "my-project", "labels": {"flux-burst": "mine"}, **changes}
+
+
+def test_a_machine_is_reached_through_the_tunnel() -> None:
+    found = {**common_variables(SPEC), **host_variables(row())}
     assert found["ansible_connection"] == "flux.burst.iap"
     assert found["ansible_user"] == "burst"
     assert found["ansible_ssh_private_key_file"] == "/keys/burst"
     assert (found["iap_project"], found["iap_zone"]) == ("my-project", "us-central1-a")
-    assert (found["iap_instance_id"], found["iap_host_keys"]) == ("42", {"ssh-ed25519": "AAAA"})
+    assert found["iap_instance_id"] == "42"
+    assert found["gce_labels"] == {"flux-burst": "mine"}
 
 
-def test_a_machine_without_published_keys_has_none_in_the_inventory() -> None:
-    assert "iap_host_keys" not in host_variables(SPEC, {**machine(REST), "host_keys": {}})
+def test_a_name_that_two_machines_have_is_the_own_bursts_and_the_other_has_its_name_in_the_dns() -> (
+    None
+):
+    others = row(labels={"flux-burst": "other"}, project="a-project", zone="us-east1-b")
+    rows = [others, row(), row(name="n-2")]
+    found = named(rows, "mine")
+    assert [name for name, _unused in found] == [
+        "n-1",
+        "n-2",
+        "n-1.us-east1-b.c.a-project.internal",
+    ]
+    assert found[0][1] == row()
+    assert [name for name, _unused in named(rows[:1], "mine")] == ["n-1"]
 
 
-def test_keys_are_read_from_machines_that_run_and_no_machine_on_its_way_out_is_listed(
+def test_one_list_is_read_in_each_project_and_nothing_for_each_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    statuses = ["RUNNING", "STAGING", "STOPPING", "TERMINATED"]
-    asked: list[str] = []
+    asked: list[tuple[str, str, str]] = []
 
     class Session:
         def __init__(self, endpoint: str, credentials_file: str | None) -> None:
             assert (endpoint, credentials_file) == (SPEC["burst_compute_endpoint"], None)
 
-        def instances(self, project: str, burst: str) -> list[dict[str, Any]]:
-            assert (project, burst) == ("my-project", "mine")
-            return [{**REST, "name": status.lower(), "status": status} for status in statuses]
-
-        def host_keys(self, project: str, zone: str, instance: str) -> dict[str, str]:
-            asked.append(instance)
-            return {"ssh-ed25519": "AAAA"}
+        def aggregated(
+            self, project: str, kind: str, fields: str, **query: str
+        ) -> Iterator[dict[str, Any]]:
+            asked.append((project, kind, query["filter"]))
+            for name in ("n-2", "n-1"):
+                yield {**REST, "name": name, "labels": {"flux-burst": "mine"}}
 
     monkeypatch.setattr(gce, "GceSession", Session)
-    rows = gce.read({**SPEC, "burst_name": "mine"})
-    found = {row["name"]: row["host_keys"] for row in rows}
-    assert found == {"running": {"ssh-ed25519": "AAAA"}, "staging": {}}
-    assert asked == ["running"]
+    rows = gce.read(SPEC, ["p", "q"], "mine")
+    found = [(row["project"], row["name"]) for row in rows]
+    assert found == [("p", "n-1"), ("p", "n-2"), ("q", "n-1"), ("q", "n-2")]
+    assert sorted(asked) == [
+        ("p", "instances", "labels.flux-burst=mine"),
+        ("q", "instances", "labels.flux-burst=mine"),
+    ]
+    asked.clear()
+    gce.read(SPEC, ["p"], None)
+    assert asked == [("p", "instances", "labels.flux-burst:*")]

@@ -46,6 +46,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(paths, "STATE", tmp_path / "run")
     monkeypatch.setattr(lifecycle, "COMPUTE_PORT", free_port() // 10 * 10)
     monkeypatch.setattr(lifecycle, "RELAY_PORT", lifecycle.COMPUTE_PORT + 1)
+    monkeypatch.setattr(lifecycle, "PROXY_PORT", lifecycle.COMPUTE_PORT + 2)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     original = lifecycle._server_command
 
@@ -116,7 +117,7 @@ def wait_until_gone(pid: int) -> None:
 def test_two_sandboxes_have_ports_of_their_own_and_down_takes_one() -> None:
     one, _unused = up()
     two, _unused = up("t-life2")
-    assert len({one.compute_port, one.relay_port, two.compute_port, two.relay_port}) == 4
+    assert len({*lifecycle.ports_of(one.slot), *lifecycle.ports_of(two.slot)}) == 6
     lifecycle.down(NAME, print)
     assert not one.state.exists()
     assert lifecycle.status(two)

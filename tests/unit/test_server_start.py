@@ -25,7 +25,7 @@ def test_a_taken_port_is_one_line_and_exit_code_1(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         options = ["--name", "t", "--state", str(tmp_path), "--backend", "records"]
-        code = main([*options, "--compute-port", port, "--relay-port", "0"])
+        code = main([*options, "--compute-port", port, "--relay-port", "0", "--proxy-port", "0"])
     assert code == 1
     output = capsys.readouterr()
     assert output.out == ""
@@ -40,7 +40,7 @@ def test_real_machines_need_a_root_image(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--name", "t", "--state", str(tmp_path), "--compute-port", "0", "--relay-port", "0"]
-    assert main(options) == 1
+    assert main([*options, "--proxy-port", "0"]) == 1
     assert "--root" in capsys.readouterr().err
 
 
@@ -48,7 +48,7 @@ def test_the_relays_certificate_is_for_loopback_and_its_key_is_secret(tmp_path: 
     server = tls.make(tmp_path)
     assert stat.S_IMODE((tmp_path / "relay.key").stat().st_mode) == 0o600
     client = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
-    for name in ("127.0.0.1", "localhost"):
+    for name in ("127.0.0.1", "localhost", "www.googleapis.com"):
         _handshake(server, client, name)
     with pytest.raises(ssl.SSLCertVerificationError):
         _handshake(server, client, "example.com")
