@@ -77,6 +77,12 @@ options:
     type: path
     vars:
       - name: burst_credentials_file
+  boot_timeout:
+    description: How long a machine may take until it has published its host keys, in seconds.
+    type: int
+    default: 300
+    vars:
+      - name: burst_boot_timeout
   known_hosts_dir:
     description: Directory for one file of host keys per machine.
     type: path
@@ -105,6 +111,7 @@ from ansible.plugins.connection.ssh import Connection as SshConnection
 from ansible.utils.path import unfrackpath
 from ansible_collections.flux.burst.plugins.module_utils import _iap
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
+from ansible_collections.flux.burst.plugins.module_utils._gce_boot import host_keys
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import GceSession
 
 
@@ -162,20 +169,14 @@ class Connection(SshConnection):
         known: dict[str, str] = self.get_option("iap_host_keys")
         if known:
             return known
-        where = [self.get_option(name) for name in ("iap_project", "iap_zone", "iap_instance")]
+        where = ("iap_project", "iap_zone", "iap_instance", "boot_timeout")
         try:
             session = GceSession(
                 self.get_option("compute_endpoint"), self.get_option("credentials_file")
             )
-            found = session.host_keys(*where)
+            return host_keys(session, *(self.get_option(name) for name in where))
         except GceError as error:
             raise AnsibleConnectionFailure(str(error)) from None
-        if not found:
-            raise AnsibleConnectionFailure(
-                f"wanted the SSH host keys of {where[2]} among its guest attributes, found none: the machine has "
-                "not booted, or its metadata lacks enable-guest-attributes=TRUE."
-            )
-        return found
 
     def _proxy_command(self) -> list[str]:
         # -P: what lies beside that file is no package of anybody's.
