@@ -46,6 +46,7 @@ keyed_groups:
     prefix: zone
 """
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,12 @@ from ansible.errors import AnsibleError, AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.vars import load_extra_vars
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
+from ansible_collections.flux.burst.plugins.module_utils._gce_auth import (
+    PROJECT_VARIABLE,
+    Auth,
+    load,
+    project_of,
+)
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import (
     READERS,
     GceSession,
@@ -62,12 +69,14 @@ from ansible_collections.flux.burst.plugins.module_utils._gce_session import (
 
 GROUP = "burst_nodes"
 GONE = ("STOPPING", "TERMINATED")
-NEEDED = ("burst_name", "burst_project", "burst_ssh_private_key_file")
+NEEDED = ("burst_name", "burst_ssh_private_key_file")
 DEFAULTS = {
     "burst_name": "flux-burst",
+    "burst_project": None,
     "burst_ssh_user": "burst",
     "burst_compute_endpoint": "https://compute.googleapis.com",
     "burst_credentials_file": None,
+    "burst_impersonate_service_account": None,
     "burst_iap_endpoint": None,
     "burst_iap_ca_file": None,
 }
@@ -75,6 +84,7 @@ DEFAULTS = {
 PASSED_ON = (
     "burst_compute_endpoint",
     "burst_credentials_file",
+    "burst_impersonate_service_account",
     "burst_iap_endpoint",
     "burst_iap_ca_file",
 )
@@ -97,6 +107,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         spec = self._specification(Path(path).parent / self.get_option("specification"))
         self.load_cache_plugin()
         try:
+            if spec["burst_project"] is None:
+                spec["burst_project"] = own_project(spec)
             rows = self._cached(path, spec, cache)
         except GceError as error:
             raise AnsibleParserError(f"{path}: {error}") from None
@@ -149,9 +161,21 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return made
 
 
+def auth(spec: dict[str, Any]) -> Auth:
+    """Return which credentials the specification and the environment name."""
+    return Auth.from_environment(
+        spec["burst_credentials_file"], spec["burst_impersonate_service_account"]
+    )
+
+
+def own_project(spec: dict[str, Any]) -> str:
+    """Return the project of the environment or of the credentials. Raises GceError."""
+    return os.environ.get(PROJECT_VARIABLE) or project_of(load(auth(spec)))
+
+
 def read(spec: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the machines that are not on their way out, each with its host keys. Raises GceError."""
-    session = GceSession(spec["burst_compute_endpoint"], spec["burst_credentials_file"])
+    session = GceSession(spec["burst_compute_endpoint"], auth(spec))
     project = spec["burst_project"]
     rows = [machine(found) for found in session.instances(project, spec["burst_name"])]
     rows = [row for row in rows if row["status"] not in GONE]

@@ -71,6 +71,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flux.burst.plugins.module_utils._errors import failing_module
+from ansible_collections.flux.burst.plugins.module_utils._gce_auth import with_project
 from ansible_collections.flux.burst.plugins.module_utils._gce_client import ARGUMENTS
 from ansible_collections.flux.burst.plugins.module_utils._gce_network import description
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import GceSession, machine
@@ -93,8 +94,8 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec={**ARGUMENTS}, supports_check_mode=True)
     with failing_module(module):
-        params = module.params
-        session = GceSession(params["compute_endpoint"], params["credentials_file"])
+        params = with_project(module.params)
+        session = GceSession.from_params(params)
         project, burst = params["project"], params["burst"]
         kinds = (*GLOBAL, *REGIONAL)
         with ThreadPoolExecutor(len(kinds)) as readers:

@@ -122,6 +122,7 @@ from ansible_collections.flux.burst.plugins.module_utils._errors import (
     SpecError,
     failing_module,
 )
+from ansible_collections.flux.burst.plugins.module_utils._gce_auth import with_project
 from ansible_collections.flux.burst.plugins.module_utils._gce_client import (
     ARGUMENTS,
     GceClient,
@@ -145,14 +146,13 @@ class Machines:
 
     def __init__(self, params: dict[str, Any]) -> None:
         self.params = params
-        self.session = GceSession(params["compute_endpoint"], params["credentials_file"])
+        self.session = GceSession.from_params(params)
         self.existing = self._read()
 
     @cached_property
     def client(self) -> GceClient:
         """Made for the first change only."""
-        params = self.params
-        return GceClient(params["project"], params["compute_endpoint"], params["credentials_file"])
+        return GceClient.from_params(self.params)
 
     def _read(self) -> dict[str, dict[str, Any]]:
         found = self.session.instances(self.params["project"], self.params["burst"])
@@ -267,7 +267,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     with failing_module(module):
-        params = module.params
+        params = with_project(module.params)
         missing = [name for name in NEEDED if params[name] is None]
         if params["state"] == "present" and missing:
             # A variable that is null counts as given for required_if.

@@ -82,6 +82,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError, failing_module
+from ansible_collections.flux.burst.plugins.module_utils._gce_auth import with_project
 from ansible_collections.flux.burst.plugins.module_utils._gce_client import ACCESS
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import NOT_FOUND, GceSession
 
@@ -131,8 +132,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     with failing_module(module):
-        params = module.params
-        session = GceSession(params["compute_endpoint"], params["credentials_file"])
+        params = with_project(module.params)
+        session = GceSession.from_params(params)
         types = [
             machine_type(read(session, params["project"], params["zone"], name), params["prices"])
             for name in params["names"]

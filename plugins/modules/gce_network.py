@@ -65,12 +65,13 @@ resources:
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flux.burst.plugins.module_utils import _gce_network, _reconcile
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError, failing_module
+from ansible_collections.flux.burst.plugins.module_utils._gce_auth import with_project
 from ansible_collections.flux.burst.plugins.module_utils._gce_client import (
     ARGUMENTS,
     KINDS,
@@ -92,7 +93,7 @@ class Network:
 
     def __init__(self, params: dict[str, Any]) -> None:
         self.params = params
-        self.session = GceSession(params["compute_endpoint"], params["credentials_file"])
+        self.session = GceSession.from_params(params)
         self.wanted = _gce_network.desired(
             params["project"], params["burst"], params["subnet_cidr"]
         )
@@ -101,8 +102,7 @@ class Network:
     @cached_property
     def client(self) -> GceClient:
         """Made for the first change only."""
-        params = self.params
-        return GceClient(params["project"], params["compute_endpoint"], params["credentials_file"])
+        return GceClient.from_params(self.params)
 
     def read(self) -> dict[_gce_network.Key, dict[str, Any]]:
         """Return the REST resources that exist."""
@@ -124,9 +124,7 @@ class Network:
 
     def act(self, stage: _reconcile.Stage) -> None:
         """Do one stage: start all of it, then wait for all of it."""
-        for started in [self._start(change) for change in stage]:
-            if started:
-                self.client.wait(started)
+        self.client.together(partial(self._start, change) for change in stage)
 
     def _start(self, change: _reconcile.Change) -> Started | None:
         regional = KINDS[change.kind].scope == "region"
@@ -164,7 +162,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     with failing_module(module):
-        params = module.params
+        params = with_project(module.params)
         network = Network(params)
         actual = network.read()
         if params["state"] == "absent":

@@ -220,8 +220,8 @@ class FakeCloud:
 @pytest.fixture
 def cloud(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> FakeCloud:
     made = FakeCloud(*getattr(request, "param", ()))
-    monkeypatch.setattr(gce_instances, "GceSession", lambda *_unused: made)
-    monkeypatch.setattr(gce_instances, "GceClient", lambda *_unused: made)
+    for each in (gce_instances.GceSession, gce_instances.GceClient):
+        monkeypatch.setattr(each, "from_params", lambda _unused: made)
     return made
 
 

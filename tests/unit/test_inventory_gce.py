@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from ansible_collections.flux.burst.plugins.inventory import gce
 from ansible_collections.flux.burst.plugins.inventory.gce import host_variables
+from ansible_collections.flux.burst.plugins.module_utils._gce_auth import Auth
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import machine
 
 REST = {
@@ -25,6 +26,7 @@ SPEC = {
     "burst_ssh_user": "burst",
     "burst_ssh_private_key_file": "/keys/burst",
     "burst_credentials_file": None,
+    "burst_impersonate_service_account": None,
     "burst_compute_endpoint": "https://compute.googleapis.com",
     "burst_iap_endpoint": "wss://tunnel.cloudproxy.app",
     "burst_iap_ca_file": None,
@@ -62,8 +64,8 @@ def test_keys_are_read_from_machines_that_run_and_no_machine_on_its_way_out_is_l
     asked: list[str] = []
 
     class Session:
-        def __init__(self, endpoint: str, credentials_file: str | None) -> None:
-            assert (endpoint, credentials_file) == (SPEC["burst_compute_endpoint"], None)
+        def __init__(self, endpoint: str, auth: Auth) -> None:
+            assert (endpoint, auth.credentials_file) == (SPEC["burst_compute_endpoint"], None)
 
         def instances(self, project: str, burst: str) -> list[dict[str, Any]]:
             assert (project, burst) == ("my-project", "mine")
