@@ -73,7 +73,11 @@ options:
     vars:
       - name: burst_compute_endpoint
   credentials_file:
-    description: Service account file. Without it, application default credentials are used.
+    description:
+      - Credentials file, a service account's key or another one that C(gcloud) makes. Without it, application default
+        credentials are used.
+      - An access token in the environment variable E(FLUX_BURST_ACCESS_TOKEN) or E(GOOGLE_OAUTH_ACCESS_TOKEN) goes
+        before it.
     type: path
     vars:
       - name: burst_credentials_file
@@ -83,6 +87,14 @@ options:
     default: 300
     vars:
       - name: burst_boot_timeout
+  impersonate_service_account:
+    description: Service account to act as. The credentials need V(roles/iam.serviceAccountTokenCreator) on it.
+    type: str
+    vars:
+      - name: burst_impersonate_service_account
+    env:
+      - name: FLUX_BURST_IMPERSONATE_SERVICE_ACCOUNT
+      - name: GOOGLE_IMPERSONATE_SERVICE_ACCOUNT
   known_hosts_dir:
     description: Directory for one file of host keys per machine.
     type: path
@@ -111,6 +123,7 @@ from ansible.plugins.connection.ssh import Connection as SshConnection
 from ansible.utils.path import unfrackpath
 from ansible_collections.flux.burst.plugins.module_utils import _iap
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
+from ansible_collections.flux.burst.plugins.module_utils._gce_auth import Auth
 from ansible_collections.flux.burst.plugins.module_utils._gce_boot import host_keys
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import GceSession
 
@@ -171,9 +184,11 @@ class Connection(SshConnection):
             return known
         where = ("iap_project", "iap_zone", "iap_instance", "boot_timeout")
         try:
-            session = GceSession(
-                self.get_option("compute_endpoint"), self.get_option("credentials_file")
+            auth = Auth.from_environment(
+                self.get_option("credentials_file"),
+                self.get_option("impersonate_service_account"),
             )
+            session = GceSession(self.get_option("compute_endpoint"), auth)
             return host_keys(session, *(self.get_option(name) for name in where))
         except GceError as error:
             raise AnsibleConnectionFailure(str(error)) from None
@@ -188,6 +203,7 @@ class Connection(SshConnection):
             ("endpoint", "iap_endpoint"),
             ("ca-file", "iap_ca_file"),
             ("credentials-file", "credentials_file"),
+            ("impersonate-service-account", "impersonate_service_account"),
         ):
             value = self.get_option(option)
             if value:

@@ -81,6 +81,7 @@ projects: [my-project, my-other-project]
 bursts: all
 """
 
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -92,6 +93,12 @@ from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructa
 from ansible.template import trust_as_template
 from ansible.utils.vars import load_extra_vars
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
+from ansible_collections.flux.burst.plugins.module_utils._gce_auth import (
+    PROJECT_VARIABLE,
+    Auth,
+    load,
+    project_of,
+)
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import (
     LABEL,
     READERS,
@@ -101,12 +108,14 @@ from ansible_collections.flux.burst.plugins.module_utils._gce_session import (
 
 GROUP = "burst_nodes"
 FIELDS = "id,name,zone,status,machineType,labels,networkInterfaces/networkIP"
-NEEDED = ("burst_name", "burst_project", "burst_ssh_private_key_file")
+NEEDED = ("burst_name", "burst_ssh_private_key_file")
 DEFAULTS = {
     "burst_name": "flux-burst",
+    "burst_project": None,
     "burst_ssh_user": "burst",
     "burst_compute_endpoint": "https://compute.googleapis.com",
     "burst_credentials_file": None,
+    "burst_impersonate_service_account": None,
     "burst_iap_endpoint": None,
     "burst_iap_ca_file": None,
 }
@@ -114,6 +123,7 @@ DEFAULTS = {
 PASSED_ON = (
     "burst_compute_endpoint",
     "burst_credentials_file",
+    "burst_impersonate_service_account",
     "burst_iap_endpoint",
     "burst_iap_ca_file",
 )
@@ -142,6 +152,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         spec = self._specification(Path(path).parent / self.get_option("specification"))
         self.load_cache_plugin()
         try:
+            if spec["burst_project"] is None:
+                spec["burst_project"] = own_project(spec)
             rows = self._cached(path, spec, cache)
         except GceError as error:
             raise AnsibleParserError(f"{path}: {error}") from None
@@ -221,9 +233,21 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return made
 
 
+def auth(spec: dict[str, Any]) -> Auth:
+    """Return which credentials the specification and the environment name."""
+    return Auth.from_environment(
+        spec["burst_credentials_file"], spec["burst_impersonate_service_account"]
+    )
+
+
+def own_project(spec: dict[str, Any]) -> str:
+    """Return the project of the environment or of the credentials. Raises GceError."""
+    return os.environ.get(PROJECT_VARIABLE) or project_of(load(auth(spec)))
+
+
 def read(spec: dict[str, Any], projects: Iterable[str], burst: str | None) -> list[Row]:
     """Return the machines of a burst, or of every burst, project by project and by name. Raises GceError."""
-    session = GceSession(spec["burst_compute_endpoint"], spec["burst_credentials_file"])
+    session = GceSession(spec["burst_compute_endpoint"], auth(spec))
     which = f"labels.{LABEL}={burst}" if burst else f"labels.{LABEL}:*"
 
     def machines(project: str) -> list[Row]:

@@ -25,15 +25,21 @@ class GceError(BurstError):
     """Compute Engine refused or did not answer.
 
     `status` is the HTTP status, 0 without one; `codes` are Google's own words for what went wrong, such as
-    ZONE_RESOURCE_POOL_EXHAUSTED or alreadyExists, in the order in which it tells them.
+    ZONE_RESOURCE_POOL_EXHAUSTED or alreadyExists, in the order in which it tells them, and `said` what it says of them.
     """
 
     def __init__(
-        self, message: str, *, status: int = 0, codes: tuple[str, ...] = (), **facts: Any
+        self,
+        message: str,
+        *,
+        status: int = 0,
+        codes: tuple[str, ...] = (),
+        said: str = "",
+        **facts: Any,
     ) -> None:
         super().__init__(message, **facts)
         self.status = status
-        self.codes = codes
+        self.codes, self.said = codes, said
 
 
 class FluxError(BurstError):

@@ -12,28 +12,57 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ansible.module_utils.basic import env_fallback
+from ansible.module_utils.common import warnings
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
-from ansible_collections.flux.burst.plugins.module_utils._gce_session import (
-    BUSY,
-    NOT_FOUND,
-    credentials,
+from ansible_collections.flux.burst.plugins.module_utils._gce_auth import (
+    CLOUD_PLATFORM,
+    FILE_VARIABLE,
+    IAM_ENDPOINT,
+    IAM_VARIABLE,
+    IMPERSONATE_VARIABLES,
+    PROJECT_VARIABLE,
+    TOKEN_VARIABLES,
+    Auth,
+    first_line,
+    load,
 )
+from ansible_collections.flux.burst.plugins.module_utils._gce_refusal import (
+    Refusal,
+    explain,
+    from_answer,
+)
+from ansible_collections.flux.burst.plugins.module_utils._gce_retry import (
+    Later,
+    dropped,
+    pauses,
+    persist,
+)
+from ansible_collections.flux.burst.plugins.module_utils._gce_session import NOT_FOUND, last_part
 
 # Kept in sync with doc_fragments/_gce.py.
 ACCESS: dict[str, Any] = {
-    "project": {
+    "project": {"type": "str", "fallback": (env_fallback, [PROJECT_VARIABLE])},
+    "credentials_file": {"type": "path", "fallback": (env_fallback, [FILE_VARIABLE])},
+    "access_token": {"type": "str", "no_log": True, "fallback": (env_fallback, TOKEN_VARIABLES)},
+    "impersonate_service_account": {
         "type": "str",
-        "required": True,
-        "fallback": (env_fallback, ["GOOGLE_CLOUD_PROJECT"]),
+        "fallback": (env_fallback, IMPERSONATE_VARIABLES),
     },
-    "credentials_file": {
-        "type": "path",
-        "fallback": (env_fallback, ["GOOGLE_APPLICATION_CREDENTIALS"]),
+    "scopes": {
+        "type": "list",
+        "elements": "str",
+        "fallback": (env_fallback, ["FLUX_BURST_SCOPES"]),
+        "default": [CLOUD_PLATFORM],
+    },
+    "iam_endpoint": {
+        "type": "str",
+        "fallback": (env_fallback, [IAM_VARIABLE]),
+        "default": IAM_ENDPOINT,
     },
     "compute_endpoint": {
         "type": "str",
@@ -45,8 +74,7 @@ ARGUMENTS: dict[str, Any] = {"burst": {"type": "str", "required": True}, **ACCES
 WAIT_SECONDS = 600.0
 """How long one wait may take; Compute Engine answers after two minutes at most."""
 OPERATION_SECONDS = 1800.0
-RETRY_SECONDS = 30.0
-"""How long to go on asking when Compute Engine says "later"."""
+CONFLICT = 409
 
 
 @dataclass(frozen=True)
@@ -80,7 +108,8 @@ OPERATIONS = {
 class Started:
     """An operation. `place` is its region or zone as request fields, `what` names it in messages.
 
-    `repeated` says that it was over when it was asked for: the answer to a requestId that was used before.
+    `repeated` says that it was over when it was asked for: the answer to a requestId that was used before. `kind`,
+    `target` and `method` say of which resource it is; target is "" where that is more than one.
     """
 
     name: str
@@ -88,12 +117,25 @@ class Started:
     place: dict[str, str]
     what: str
     repeated: bool
+    kind: str = ""
+    target: str = ""
+    method: str = ""
 
 
 class GceClient:
-    """Starts changes and waits for them. Every method raises GceError."""
+    """Starts changes and waits for them. Every method raises GceError.
 
-    def __init__(self, project: str, compute_endpoint: str, credentials_file: str | None) -> None:
+    What passes is asked again, with the same requestId. warn gets what Compute Engine warns of; as it is by default, a
+    module tells that in its result.
+    """
+
+    def __init__(
+        self,
+        project: str,
+        compute_endpoint: str,
+        auth: Auth,
+        warn: Callable[[str], object] = warnings.warn,
+    ) -> None:
         try:
             from google.cloud import compute_v1
         except ImportError:
@@ -103,10 +145,17 @@ class GceClient:
         self.project = project
         self._api: Any = compute_v1
         self._clients: dict[str, Any] = {}
+        self._warn = warn
+        self._identity = load(auth)
         self._options = {
-            "credentials": credentials(credentials_file),
+            "credentials": self._identity.credentials,
             "client_options": {"api_endpoint": compute_endpoint},
         }
+
+    @classmethod
+    def from_params(cls, params: Mapping[str, Any]) -> GceClient:
+        """Return the client that a module's options describe."""
+        return cls(params["project"], params["compute_endpoint"], Auth.from_params(params))
 
     def insert(self, kind: str, body: Mapping[str, Any], request_id: str, **place: str) -> Started:
         """Start to create a resource."""
@@ -192,32 +241,97 @@ class GceClient:
         return self._start("instance", "set_metadata", what, {"zone": zone}, fields)
 
     def wait(self, started: Started) -> None:
-        """Wait until an operation is done. Raises GceError with its own error where it failed."""
+        """Wait until an operation is done. Raises GceError with all that it tells where it failed."""
+        operation = self._finished(started)
+        if operation is None:
+            return
+        for each in operation.warnings:
+            said = " ".join(each.message.split())
+            self._warn(f"Compute Engine was to {started.what} and warns: {each.code} ({said})")
+        status = operation.http_error_status_code
+        told = [(error.code, error.message) for error in operation.error.errors]
+        if not told and status >= 400:
+            told = [("", operation.http_error_message)]
+        if told:
+            refusal = Refusal(status, tuple(told), operation=True)
+            said = explain(started.what, refusal, started.place, self._identity.who)
+            raise GceError(said, status=status, codes=refusal.codes, said=refusal.message)
+
+    def wait_all(self, started: Iterable[Started]) -> None:
+        """Wait for several operations, also where one fails. Raises GceError with every failure."""
+        _tell(self._failures(started))
+
+    def together(self, starts: Iterable[Callable[[], Started | None]]) -> None:
+        """Start changes that need nothing of one another, and wait for all that could be started.
+
+        Raises GceError with every failure.
+        """
+        started: list[Started] = []
+        failures: list[GceError] = []
+        for start in starts:
+            try:
+                begun = start()
+            except GceError as error:
+                failures.append(error)
+                continue
+            started += [begun] if begun else []
+        _tell([*failures, *self._failures(started)])
+
+    def _failures(self, started: Iterable[Started]) -> list[GceError]:
+        failures = []
+        for each in started:
+            try:
+                self.wait(each)
+            except GceError as error:
+                failures.append(error)
+        return failures
+
+    def _finished(self, started: Started) -> Any:
+        """Return an operation that is done; None where it has vanished and its outcome is as wanted, or unknown."""
         client = self._client(OPERATIONS[started.scope])
         request = {"project": self.project, "operation": started.name, **started.place}
-        done = self._api.Operation.Status.DONE
         deadline = time.monotonic() + OPERATION_SECONDS
+        paused = pauses()
         while True:
-            operation = self._call(started.what, client.wait, request, timeout=WAIT_SECONDS)
-            if operation.status == done:
-                break
+            try:
+                operation = self._call(started.what, client.wait, request, timeout=WAIT_SECONDS)
+            except GceError as error:
+                if error.status != NOT_FOUND:
+                    raise
+                self._check_outcome(started)
+                return None
+            if operation.status == self._api.Operation.Status.DONE:
+                return operation
             if time.monotonic() > deadline:
                 raise GceError(
                     f"wanted to {started.what} within {OPERATION_SECONDS:.0f} s, found operation {started.name} "
                     f"{operation.status}: look it up with gcloud compute operations describe, then run again."
                 )
-        for error in operation.error.errors:
+            # A server with much to do answers at once, though nothing is done.
+            time.sleep(next(paused))
+
+    def _check_outcome(self, started: Started) -> None:
+        """See whether an operation that nobody knows any more did what it was for. Raises GceError."""
+        lost = f"wanted to {started.what}, found operation {started.name} gone before it was done"
+        if not started.target or started.method not in ("insert", "delete"):
+            self._warn(f"{lost}: run again to see that all is as wanted.")
+            return
+        there = self._exists(started)
+        if there != (started.method == "insert"):
             raise GceError(
-                explain(started.what, error.code, error.message, started.place),
-                status=operation.http_error_status_code,
-                codes=tuple(each.code for each in operation.error.errors),
+                f"{lost} and {started.kind} {started.target} {'still there' if there else 'missing'}: run again."
             )
-        if operation.http_error_status_code >= 400:
-            code = f"HTTP {operation.http_error_status_code}"
-            raise GceError(
-                explain(started.what, code, operation.http_error_message, started.place),
-                status=operation.http_error_status_code,
-            )
+
+    def _exists(self, started: Started) -> bool:
+        request = {"project": self.project, KINDS[started.kind].field: started.target}
+        get = self._client(KINDS[started.kind].client).get
+        try:
+            self._call(f"read {started.kind} {started.target}", get, {**request, **started.place})
+        except GceError as error:
+            if error.status == NOT_FOUND:
+                return False
+            raise
+        return True
 
     def _message(self, name: str, body: Mapping[str, Any]) -> Any:
         return getattr(self._api, name).from_json(json.dumps(body))
@@ -246,52 +360,86 @@ class GceClient:
             **more,
         }
         given = {key: value for key, value in request.items() if value is not None}
-        operation = self._call(what, call, given)
+        try:
+            operation = self._call(what, call, given)
+        except GceError as error:
+            if error.status != CONFLICT:
+                raise
+            operation = self._own_operation(KINDS[kind].scope, place, given["request_id"])
+            if operation is None:
+                raise
         over = operation.status == self._api.Operation.Status.DONE
-        return Started(operation.name, KINDS[kind].scope, place, what, over)
+        target = "" if method == "bulk_insert" else last_part(operation.target_link)
+        return Started(operation.name, KINDS[kind].scope, place, what, over, kind, target, method)
+
+    def _own_operation(self, scope: str, place: Mapping[str, str], request_id: str) -> Any:
+        """Return the operation that a request with this id began, or None.
+
+        Where its answer was lost, its repeat may find the very thing that it made in its way.
+        """
+        request = {
+            "project": self.project,
+            "filter": f'clientOperationId = "{request_id}"',
+            **place,
+        }
+        listing = self._client(OPERATIONS[scope]).list
+        try:
+            found = self._call("find an operation of ours", listing, request)
+        except GceError:
+            # What was refused in the first place is what has to be told.
+            return None
+        return next(iter(found), None)
 
     def _call(self, what: str, call: Any, request: Mapping[str, Any], **options: Any) -> Any:
+        return persist(lambda: self._attempt(what, call, request, options))
+
+    def _attempt(
+        self, what: str, call: Any, request: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> Any:
         import google.api_core.exceptions
         import google.auth.exceptions
         import requests
-        from google.api_core.retry import Retry
 
-        again = Retry(
-            lambda error: getattr(error, "code", None) in BUSY,
-            initial=0.2,
-            timeout=RETRY_SECONDS,
-        )
         try:
-            return call(request=request, retry=again, **options)
-        except google.api_core.exceptions.RetryError as error:
-            said = " ".join(str(error.cause).split())
-            raise GceError(
-                f"wanted to {what}, found '{said}' for {RETRY_SECONDS:.0f} s: run again later."
-            ) from None
+            return call(request=request, retry=None, **options)
         except google.api_core.exceptions.GoogleAPICallError as error:
-            status = int(error.code or 0)
-            reasons = [error.reason, *(each.get("reason") for each in error.errors)]
-            codes = tuple(str(each) for each in reasons if each)
-            code = " ".join([f"HTTP {status}", *codes[:1]])
+            refusal = _refusal(error)
             place = {"zone": request["zone"]} if "zone" in request else {}
-            said = explain(what, code, error.message, place)
-            raise GceError(said, status=status, codes=codes) from None
-        except (google.auth.exceptions.GoogleAuthError, requests.RequestException) as error:
-            said = str(error).splitlines()[0]
-            raise GceError(
-                f"wanted to {what}, found '{said}': check the endpoint, the credentials and the network."
-            ) from None
+            said = explain(what, refusal, place, self._identity.who)
+            failure = GceError(
+                said, status=refusal.status, codes=refusal.codes, said=refusal.message
+            )
+            if refusal.passes:
+                raise Later(failure, refusal.retry_after) from None
+        except google.auth.exceptions.GoogleAuthError as error:
+            failure = self._identity.refused(f"to {what}", error)
+            if dropped(error):
+                raise Later(failure) from None
+        except requests.RequestException as error:
+            failure = GceError(
+                f"wanted to {what}, found '{first_line(error)}': check the endpoint and the network."
+            )
+            if dropped(error):
+                raise Later(failure) from None
+        raise failure
 
 
-def explain(what: str, code: str, message: str, place: Mapping[str, str]) -> str:
-    """Return a failure as one line: what was wanted, what was found, what to do."""
-    where = place.get("zone", "the zone")
-    advice = "put that right and run again; what exists already is kept."
-    if "RESOURCE_POOL_EXHAUSTED" in code or "STOCKOUT" in code:
-        advice = f"{where} has none left; add zones to burst_zones or types to burst_machine_types."
-    elif "QUOTA" in code.upper():
-        advice = "raise the quota, or lower burst_max_hosts."
-    elif "403" in code:
-        advice = "give the credentials roles/compute.admin on burst_project."
-    said = " ".join(message.split()) or "no message"
-    return f"wanted to {what}, found {code} ({said.rstrip('.')}): {advice}"
+def _refusal(error: Any) -> Refusal:
+    """Return what an error of the client library says."""
+    answer = error.response
+    if answer is None:
+        return Refusal(int(error.code or 0), (("", str(error.message)),))
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    return from_answer(answer.status_code, body, answer.reason, answer.headers.get("Retry-After"))
+
+
+def _tell(failures: list[GceError]) -> None:
+    """Raise the failures that there are, as one."""
+    if not failures:
+        return
+    said = " Also ".join(dict.fromkeys(str(failure) for failure in failures))
+    codes = dict.fromkeys(code for failure in failures for code in failure.codes)
+    raise GceError(said, status=failures[0].status, codes=tuple(codes))

@@ -77,7 +77,8 @@ class Creation:
             self._bulk_insert(client, hosts, place, exist)
         except GceError as error:
             codes = list(error.codes)
-            attempt = _gce_place.Attempt(place.zone, place.machine_type, codes, str(error))
+            said = error.said or str(error)
+            attempt = _gce_place.Attempt(place.zone, place.machine_type, codes, said)
             self.attempts.append(attempt)
             if not _gce_place.may_be_elsewhere(codes):
                 error.facts["attempts"] = _gce_place.shown(self.attempts)

@@ -47,7 +47,7 @@ def subnetwork_path(value: str, region: str, network: str | None, project: str) 
         )
     if found[1] != region:
         raise SpecError(
-            f"subnetwork: wanted one in region {region}, found {path}: choose burst_zone in {found[1]}, "
+            f"subnetwork: wanted one in region {region}, found {path}: choose burst_zones in {found[1]}, "
             "or another burst_subnetwork."
         )
     return path

@@ -81,8 +81,7 @@ class OwnNetwork:
     @cached_property
     def client(self) -> GceClient:
         """Made for the first change only."""
-        params = self.params
-        return GceClient(params["project"], params["compute_endpoint"], params["credentials_file"])
+        return GceClient.from_params(self.params)
 
     def present(self, *, check: bool) -> dict[str, Any]:
         """Make or repair the foundation and return what exit_json takes. Raises GceError."""
@@ -267,7 +266,7 @@ class ExistingNetwork:
             if error.status == NOT_FOUND:
                 raise GceError(
                     f"wanted subnetwork {self.subnetwork}, found none: correct burst_subnetwork, burst_network or "
-                    "burst_zone (gcloud compute networks subnets list shows what there is).",
+                    "burst_zones (gcloud compute networks subnets list shows what there is).",
                     status=NOT_FOUND,
                 ) from None
             raise

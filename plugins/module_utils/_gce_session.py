@@ -8,20 +8,19 @@ Importing google-cloud-compute costs two seconds and 150 MiB; what runs at every
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
+from ansible_collections.flux.burst.plugins.module_utils._gce_auth import Auth, first_line, load
+from ansible_collections.flux.burst.plugins.module_utils._gce_refusal import explain, from_answer
+from ansible_collections.flux.burst.plugins.module_utils._gce_retry import Later, dropped, persist
 
-SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 LABEL = "flux-burst"
 TIMEOUT = 30.0
 READERS = 16
 """How many requests at once are worth it."""
-RETRIES = 4
-BUSY = (429, 500, 502, 503, 504)
 INSTANCE_FIELDS = (
     "id,name,zone,status,machineType,labels,labelFingerprint,metadata,"
     "networkInterfaces(networkIP,subnetwork),scheduling"
@@ -29,56 +28,32 @@ INSTANCE_FIELDS = (
 NOT_FOUND = 404
 
 
-def credentials(credentials_file: str | None) -> Any:
-    """Return google-auth credentials from a file, or the default ones. Raises GceError."""
-    try:
-        import google.auth
-        import google.auth.exceptions
-    except ImportError:
-        raise GceError(
-            "wanted google-auth on the controller, found none: pip install google-auth requests"
-        ) from None
-    try:
-        found, _project = (
-            google.auth.load_credentials_from_file(credentials_file, scopes=[SCOPE])
-            if credentials_file
-            else google.auth.default(scopes=[SCOPE])
-        )
-    except (google.auth.exceptions.GoogleAuthError, OSError, ValueError) as error:
-        said = str(error).splitlines()[0]
-        raise GceError(
-            f"wanted Google credentials in {credentials_file or 'the default place'}, found '{said}': set "
-            "burst_credentials_file, or run gcloud auth application-default login."
-        ) from None
-    return found
-
-
 class GceSession:
     """Reads of one Compute Engine endpoint."""
 
-    def __init__(self, compute_endpoint: str, credentials_file: str | None) -> None:
+    def __init__(self, compute_endpoint: str, auth: Auth) -> None:
         """Load the credentials; nothing is asked yet. Raises GceError."""
         self.endpoint = compute_endpoint.rstrip("/")
-        self._credentials = credentials(credentials_file)
+        self._identity = load(auth)
         from google.auth.transport.requests import AuthorizedSession
         from requests.adapters import HTTPAdapter
-        from urllib3.util import Retry
 
-        # A refused connection is told at once; an answer that says "later" is asked again.
-        again = Retry(
-            RETRIES,
-            connect=0,
-            read=0,
-            backoff_factor=0.2,
-            status_forcelist=BUSY,
-            allowed_methods=["GET"],
-            raise_on_status=False,
-        )
-        self._session = AuthorizedSession(self._credentials)
-        self._session.mount(self.endpoint, HTTPAdapter(pool_maxsize=READERS, max_retries=again))
+        self._session = AuthorizedSession(self._identity.credentials)
+        self._session.mount(self.endpoint, HTTPAdapter(pool_maxsize=READERS))
+
+    @classmethod
+    def from_params(cls, params: Mapping[str, Any]) -> GceSession:
+        """Return the session that a module's options describe. Raises GceError."""
+        return cls(params["compute_endpoint"], Auth.from_params(params))
 
     def get(self, path: str, **query: str) -> dict[str, Any]:
-        """Return the resource or list at a path below compute/v1. Raises GceError, with the HTTP status."""
+        """Return the resource or list at a path below compute/v1; what passes is asked again.
+
+        Raises GceError, with the HTTP status.
+        """
+        return persist(lambda: self._get(path, query))
+
+    def _get(self, path: str, query: Mapping[str, str]) -> dict[str, Any]:
         import google.auth.exceptions
         import requests
 
@@ -86,12 +61,16 @@ class GceSession:
         try:
             answer = self._session.get(url, params=query, timeout=TIMEOUT)
         except (google.auth.exceptions.GoogleAuthError, requests.RequestException) as error:
-            cause = re.search(r"\[Errno[^'\")]*", str(error))
-            said = cause[0] if cause else str(error).splitlines()[0]
-            raise GceError(
-                f"wanted an answer from Compute Engine at {self.endpoint}, found '{said}': check the endpoint, "
-                "the credentials and the network."
-            ) from None
+            wanted = f"an answer from Compute Engine at {self.endpoint}"
+            if isinstance(error, google.auth.exceptions.GoogleAuthError):
+                failure = self._identity.refused(wanted, error)
+            else:
+                failure = GceError(
+                    f"wanted {wanted}, found '{first_line(error)}': check the endpoint and the network."
+                )
+            if dropped(error):
+                raise Later(failure) from None
+            raise failure from None
         try:
             body = answer.json()
         except ValueError:
@@ -103,14 +82,17 @@ class GceSession:
                 f"{answer.headers.get('Content-Type', 'no type')}: check the endpoint and the proxy before it."
             )
         if answer.status_code >= 400:
-            said = " ".join(_reason(body).split()) or answer.reason
-            raise GceError(
-                f"wanted {path} from Compute Engine, found HTTP {answer.status_code} ({said}): check "
-                "burst_project and the roles of the credentials.",
-                status=answer.status_code,
-            )
+            raise self._refused(path, answer, body)
         found: dict[str, Any] = body
         return found
+
+    def _refused(self, path: str, answer: Any, body: Any) -> GceError | Later:
+        after = answer.headers.get("Retry-After")
+        refusal = from_answer(answer.status_code, body, answer.reason, after)
+        advice = "check burst_project and the names in that path"
+        said = explain(f"read {path} from Compute Engine", refusal, {}, self._identity.who, advice)
+        failure = GceError(said, status=refusal.status, codes=refusal.codes)
+        return Later(failure, refusal.retry_after) if refusal.passes else failure
 
     def listed(self, path: str, fields: str, **query: str) -> Iterator[dict[str, Any]]:
         """Yield the items of a list, page by page, with some of their fields."""
@@ -170,12 +152,6 @@ class GceSession:
         )
         lines = [line.strip() for line in str(found.get("contents", "")).splitlines()]
         return [line for line in lines if line][-count:]
-
-
-def _reason(body: Any) -> str:
-    """Return what an error's body says; "" where it is not one of Google's."""
-    error = body.get("error") if isinstance(body, dict) else None
-    return str(error.get("message", "") if isinstance(error, dict) else error or "")
 
 
 def last_part(url: str) -> str:

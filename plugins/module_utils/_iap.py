@@ -22,7 +22,6 @@ from urllib.parse import urlencode
 
 SUBPROTOCOL = "relay.tunnel.cloudproxy.app"
 ORIGIN = "bot:iap-tunneler"
-SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 CONNECTED, RECONNECTED, DATA, ACK = 1, 2, 4, 7
 FRAME = 16384
 ACK_EVERY = 2 * FRAME
@@ -321,34 +320,26 @@ def _tls(target: Target) -> Any:
         ) from None
 
 
-def google_token(credentials_file: str | None) -> Token:
-    """Return what fetches an access token for a service account file, or for the default credentials."""
+def google_token(credentials_file: str | None, impersonate: str | None = None) -> Token:
+    """Return what fetches an access token for the credentials in a file or in the environment.
+
+    impersonate is the service account to act as, if any.
+    """
 
     async def token() -> str:
-        return await asyncio.to_thread(_fetch, credentials_file)
+        return await asyncio.to_thread(_fetch, credentials_file, impersonate)
 
     return token
 
 
-def _fetch(credentials_file: str | None) -> str:
-    import google.auth
-    import google.auth.exceptions
-    from google.auth.transport.requests import Request
+def _fetch(credentials_file: str | None, impersonate: str | None) -> str:
+    from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
+    from ansible_collections.flux.burst.plugins.module_utils._gce_auth import Auth, load
 
     try:
-        credentials, _project = (
-            google.auth.load_credentials_from_file(credentials_file, scopes=[SCOPE])
-            if credentials_file
-            else google.auth.default(scopes=[SCOPE])
-        )
-        credentials.refresh(Request())
-    except (google.auth.exceptions.GoogleAuthError, OSError) as error:
-        said = str(error.args[0] if error.args else error).splitlines()[0]
-        raise TunnelError(
-            f"wanted an access token from {credentials_file or 'the default credentials'}, found '{said}': "
-            "set burst_credentials_file, or run gcloud auth application-default login."
-        ) from None
-    return str(credentials.token)
+        return load(Auth.from_environment(credentials_file, impersonate)).token()
+    except GceError as error:
+        raise TunnelError(str(error)) from None
 
 
 async def _stdio() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -364,9 +355,9 @@ async def _stdio() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     return reader, asyncio.StreamWriter(transport, flow, reader, loop)
 
 
-async def _main(target: Target, credentials_file: str | None) -> None:
+async def _main(target: Target, token: Token) -> None:
     reader, writer = await _stdio()
-    await Tunnel(target, google_token(credentials_file)).run(reader, writer)
+    await Tunnel(target, token).run(reader, writer)
 
 
 def main() -> int:
@@ -379,11 +370,17 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=22)
     parser.add_argument("--ca-file")
     parser.add_argument("--credentials-file")
+    parser.add_argument("--impersonate-service-account")
     parser.add_argument("--error-file", type=Path, help="also write a failure there")
     options = vars(parser.parse_args())
-    credentials_file, error_file = options.pop("credentials_file"), options.pop("error_file")
+    error_file = options.pop("error_file")
+    token = google_token(
+        options.pop("credentials_file"), options.pop("impersonate_service_account")
+    )
+    # ssh runs this file alone; what it imports of ours is found where Ansible finds it.
+    sys.path.append(str(Path(__file__).absolute().parents[5]))
     try:
-        asyncio.run(_main(Target(**options), credentials_file))
+        asyncio.run(_main(Target(**options), token))
     except ImportError as error:
         said = f"wanted {error.name} on the controller, found none: pip install aiohttp google-auth requests"
     except TunnelError as error:

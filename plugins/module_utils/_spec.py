@@ -272,6 +272,10 @@ CHECKS: dict[str, Check] = {
     "burst_join_timeout": _SECONDS,
     "burst_drain_timeout": _between(0, 7 * 86400),
     "burst_credentials_file": _file,
+    "burst_impersonate_service_account": _pattern(
+        r"[^@\s,]+@[^@\s,]+(,[^@\s,]+@[^@\s,]+)*",
+        "the e-mail address of a service account, or several separated by commas",
+    ),
     "burst_compute_endpoint": _pattern(r"https?://\S+", "a URL with http or https"),
     "burst_iap_endpoint": _pattern(r"wss?://\S+", "a URL with wss"),
     "burst_iap_ca_file": _file,

@@ -223,6 +223,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flux.burst.plugins.module_utils import _gce_burst, _prices
 from ansible_collections.flux.burst.plugins.module_utils._errors import failing_module
+from ansible_collections.flux.burst.plugins.module_utils._gce_auth import with_project
 from ansible_collections.flux.burst.plugins.module_utils._gce_client import ARGUMENTS
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import GceSession
 
@@ -282,8 +283,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     with failing_module(module):
-        params = module.params
-        session = GceSession(params["compute_endpoint"], params["credentials_file"])
+        params = with_project(module.params)
+        session = GceSession.from_params(params)
         project, burst = params["project"], params["burst"]
         prices = _prices.configured_prices(params["prices"])
         kinds = params["kinds"] or _gce_burst.KINDS

@@ -143,6 +143,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flux.burst.plugins.module_utils import _gce_image, _reconcile
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError, failing_module
+from ansible_collections.flux.burst.plugins.module_utils._gce_auth import with_project
 from ansible_collections.flux.burst.plugins.module_utils._gce_client import (
     ACCESS,
     GceClient,
@@ -159,15 +160,14 @@ class Image:
 
     def __init__(self, params: dict[str, Any]) -> None:
         self.params = params
-        self.session = GceSession(params["compute_endpoint"], params["credentials_file"])
+        self.session = GceSession.from_params(params)
         self.images = f"projects/{params['project']}/global/images"
         self.existing = self.read()
 
     @cached_property
     def client(self) -> GceClient:
         """Made for the first change only."""
-        params = self.params
-        return GceClient(params["project"], params["compute_endpoint"], params["credentials_file"])
+        return GceClient.from_params(self.params)
 
     def _found(self, path: str, fields: str) -> dict[str, Any] | None:
         try:
@@ -269,7 +269,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     with failing_module(module):
-        params = module.params
+        params = with_project(module.params)
         _gce_image.check(params)
         image = Image(params)
         if params["state"] == "absent":

@@ -113,6 +113,7 @@ newest:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flux.burst.plugins.module_utils import _gce_image
 from ansible_collections.flux.burst.plugins.module_utils._errors import failing_module
+from ansible_collections.flux.burst.plugins.module_utils._gce_auth import with_project
 from ansible_collections.flux.burst.plugins.module_utils._gce_client import ACCESS
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import GceSession
 
@@ -124,8 +125,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     with failing_module(module):
-        params = module.params
-        session = GceSession(params["compute_endpoint"], params["credentials_file"])
+        params = with_project(module.params)
+        session = GceSession.from_params(params)
         test = _gce_image.list_filter(params["family"], params["filter"])
         path = f"projects/{params['project']}/global/images"
         found = session.listed(path, _gce_image.IMAGE_FIELDS, **({"filter": test} if test else {}))

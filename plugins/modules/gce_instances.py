@@ -263,8 +263,8 @@ missing:
 
 import time
 import uuid
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -280,6 +280,7 @@ from ansible_collections.flux.burst.plugins.module_utils._errors import (
     SpecError,
     failing_module,
 )
+from ansible_collections.flux.burst.plugins.module_utils._gce_auth import with_project
 from ansible_collections.flux.burst.plugins.module_utils._gce_client import (
     ARGUMENTS,
     GceClient,
@@ -294,6 +295,7 @@ from ansible_collections.flux.burst.plugins.module_utils._spec import one_region
 
 NEEDED = ("zones", "hosts", "machine_types", "image", "ssh_public_key")
 POLL = 1.0
+Start = Callable[[], Started | None]
 
 
 class Machines:
@@ -301,7 +303,7 @@ class Machines:
 
     def __init__(self, params: dict[str, Any]) -> None:
         self.params = params
-        self.session = GceSession(params["compute_endpoint"], params["credentials_file"])
+        self.session = GceSession.from_params(params)
         self.existing = self._read()
         self.creation = _gce_creation.Creation(params, self.session)
         self.missing: list[str] = []
@@ -309,8 +311,7 @@ class Machines:
     @cached_property
     def client(self) -> GceClient:
         """Made for the first change only."""
-        params = self.params
-        return GceClient(params["project"], params["compute_endpoint"], params["credentials_file"])
+        return GceClient.from_params(self.params)
 
     def _read(self) -> dict[str, dict[str, Any]]:
         found = self.session.instances(
@@ -370,32 +371,24 @@ class Machines:
 
     def act(self, stage: _reconcile.Stage) -> None:
         """Do every change: the creations as one request, the others beside one another."""
-        started: list[Started] = []
-        for change in stage:
-            if change.kind == "policy":
-                started += self._place(change)
-            elif change.action == "delete":
-                deletion = self.client.delete("instance", change.name, zone=change.before["zone"])
-                started += [deletion] if deletion else []
-            elif change.action == "update":
-                started += self._update(change)
-        for each in started:
-            self.client.wait(each)
-        created = [
-            change.name
-            for change in stage
-            if change.kind == "instance" and change.action == "create"
-        ]
+        created = [it.name for it in stage if (it.kind, it.action) == ("instance", "create")]
+        others = [change for change in stage if change.name not in created]
+        self.client.together(start for change in others for start in self._starts(change))
         if created:
             self._create(created)
 
-    def _place(self, change: _reconcile.Change) -> list[Started]:
-        region = (change.after or change.before)["region"]
-        if change.action == "create":
+    def _starts(self, change: _reconcile.Change) -> list[Start]:
+        client = self.client
+        if change.kind == "policy":
+            region = (change.after or change.before)["region"]
+            if change.action == "delete":
+                return [partial(client.delete, "policy", change.name, region=region)]
             body = _gce_instances.placement_body(self.params["burst"])
-            return [self.client.insert("policy", body, str(uuid.uuid4()), region=region)]
-        deletion = self.client.delete("policy", change.name, region=region)
-        return [deletion] if deletion else []
+            return [partial(client.insert, "policy", body, str(uuid.uuid4()), region=region)]
+        if change.action == "delete":
+            zone = change.before["zone"]
+            return [partial(client.delete, "instance", change.name, zone=zone)]
+        return self._updates(change)
 
     def _create(self, hosts: Sequence[str]) -> None:
         near = [last_part(instance["zone"]) for instance in self.existing.values()]
@@ -406,17 +399,17 @@ class Machines:
                 self.act(self._placements())
             raise
 
-    def _update(self, change: _reconcile.Change) -> list[Started]:
+    def _updates(self, change: _reconcile.Change) -> list[Start]:
         instance = self.existing[change.name]
-        zone = last_part(instance["zone"])
-        started = []
+        zone, client = last_part(instance["zone"]), self.client
+        starts: list[Start] = []
         if "labels" in change.after:
             body = _gce_instances.labels_body(instance, change.after["labels"])
-            started.append(self.client.set_labels(change.name, body, zone))
+            starts.append(partial(client.set_labels, change.name, body, zone))
         if "metadata" in change.after:
             body = _gce_instances.metadata_body(instance, change.after["metadata"])
-            started.append(self.client.set_metadata(change.name, body, zone))
-        return started
+            starts.append(partial(client.set_metadata, change.name, body, zone))
+        return starts
 
     def running(self) -> list[dict[str, Any]]:
         """Wait until the machines run that exist, and return them. Raises GceError."""
@@ -504,7 +497,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     with failing_module(module):
-        params = module.params
+        params = with_project(module.params)
         missing = [name for name in NEEDED if params[name] is None]
         if params["state"] == "present" and missing:
             # A variable that is null counts as given for required_if.

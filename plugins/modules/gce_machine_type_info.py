@@ -93,6 +93,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError, failing_module
+from ansible_collections.flux.burst.plugins.module_utils._gce_auth import with_project
 from ansible_collections.flux.burst.plugins.module_utils._gce_client import ACCESS
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import (
     NOT_FOUND,
@@ -156,9 +157,9 @@ def main() -> None:
         supports_check_mode=True,
     )
     with failing_module(module):
-        params = module.params
+        params = with_project(module.params)
         prices = configured_prices(params["prices"])
-        session = GceSession(params["compute_endpoint"], params["credentials_file"])
+        session = GceSession.from_params(params)
         where = one_region(params["zones"])
         found = read(session, params["project"], params["zones"], params["names"])
         types = [machine_type(found[name], prices, where) for name in params["names"]]

@@ -148,6 +148,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flux.burst.plugins.module_utils import _reconcile
 from ansible_collections.flux.burst.plugins.module_utils._errors import SpecError, failing_module
+from ansible_collections.flux.burst.plugins.module_utils._gce_auth import with_project
 from ansible_collections.flux.burst.plugins.module_utils._gce_client import ARGUMENTS
 from ansible_collections.flux.burst.plugins.module_utils._gce_foundation import (
     ExistingNetwork,
@@ -182,8 +183,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     with failing_module(module):
-        params, check = module.params, module.check_mode
-        session = GceSession(params["compute_endpoint"], params["credentials_file"])
+        params, check = with_project(module.params), module.check_mode
+        session = GceSession.from_params(params)
         if params["subnetwork"]:
             existing = ExistingNetwork(params, session)
             if params["state"] == "present":

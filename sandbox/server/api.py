@@ -187,7 +187,8 @@ class Api:
         if before is not None:
             return before
         answer = await self._handle(method, call, request)
-        if _is_operation(answer):
+        if answer is not None and _is_operation(answer):
+            answer["clientOperationId"] = request_id
             self.operations.remember(call.project, request_id, request, answer)
         return answer
 
@@ -213,8 +214,8 @@ class Api:
         return self.faults.take(moments, call.method, call.scope, request, call.body)
 
 
-def _is_operation(answer: Resource | None) -> bool:
-    return answer is not None and answer.get("kind") == "compute#operation"
+def _is_operation(answer: Resource) -> bool:
+    return answer.get("kind") == "compute#operation"
 
 
 def parse_json(body: bytes) -> Any:

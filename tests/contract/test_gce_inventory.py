@@ -197,7 +197,7 @@ def test_a_cache_spares_the_reading_until_it_is_flushed(
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ("", "wanted burst_project, burst_ssh_private_key_file, found no such variable"),
+        ("", "wanted burst_ssh_private_key_file, found no such variable"),
         ("just text", "wanted a mapping of burst_* variables, found"),
         ({"burst_ssh_private_key_file": "{{ nowhere }}/key"}, "burst_ssh_private_key_file: "),
         ({"burst_credentials_file": "/nonexistent.json"}, "/nonexistent.json"),

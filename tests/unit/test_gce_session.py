@@ -8,26 +8,38 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from ansible_collections.flux.burst.plugins.module_utils import _gce_client, _gce_session
+from ansible_collections.flux.burst.plugins.module_utils import (
+    _gce_client,
+    _gce_refusal,
+    _gce_retry,
+    _gce_session,
+)
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
-from google.auth.credentials import AnonymousCredentials
+from ansible_collections.flux.burst.plugins.module_utils._gce_auth import Auth
 
+AUTH = Auth(access_token="ya29.test")
 DONE = {"name": "op-1", "status": "DONE"}
 STARTED = _gce_client.Started(
     "op-1", "zone", {"zone": "us-central1-a"}, "create 1 instances", False
 )
 
 
+Answer = tuple[int, Any] | tuple[int, Any, dict[str, str]]
+"""An HTTP status, 0 for a connection that breaks off, with a body and perhaps headers."""
+
+
 class Endpoint:
     """A server that gives the answers it was told to, the last one for ever, and keeps what it was asked."""
 
     def __init__(self) -> None:
-        self.answers: list[tuple[int, Any]] = []
+        self.answers: list[Answer] = []
+        self.warnings: list[str] = []
         self.asked: list[tuple[str, str, dict[str, list[str]]]] = []
         endpoint = self
 
@@ -36,12 +48,18 @@ class Endpoint:
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 url = urlsplit(self.path)
                 endpoint.asked.append((self.command, url.path, parse_qs(url.query)))
-                status, body = endpoint.answers[min(len(endpoint.asked), len(endpoint.answers)) - 1]
+                place = min(len(endpoint.asked), len(endpoint.answers)) - 1
+                status, body, *more = endpoint.answers[place]
+                if status == 0:
+                    self.close_connection = True
+                    return
                 page = isinstance(body, str)
                 data = body.encode() if page else json.dumps(body).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "text/html" if page else "application/json")
                 self.send_header("Content-Length", str(len(data)))
+                for name, value in (more[0] if more else {}).items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(data)
 
@@ -53,22 +71,20 @@ class Endpoint:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
-    def session(self, *answers: tuple[int, Any]) -> _gce_session.GceSession:
+    def session(self, *answers: Answer) -> _gce_session.GceSession:
         """Return a session that gets these answers."""
         self.answers = list(answers)
-        return _gce_session.GceSession(self.url, None)
+        return _gce_session.GceSession(self.url, AUTH)
 
-    def client(self, *answers: tuple[int, Any]) -> _gce_client.GceClient:
+    def client(self, *answers: Answer) -> _gce_client.GceClient:
         """Return a client that gets these answers."""
         self.answers = list(answers)
-        return _gce_client.GceClient("my-project", self.url, None)
+        return _gce_client.GceClient("my-project", self.url, AUTH, self.warnings.append)
 
 
 @pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    """A server that no credentials are needed for."""
-    for module in (_gce_session, _gce_client):
-        monkeypatch.setattr(module, "credentials", lambda _unused: AnonymousCredentials())
+def endpoint() -> Iterator[Endpoint]:
+    """A server that takes any token."""
     made = Endpoint()
     thread = threading.Thread(target=made.server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
@@ -84,7 +100,9 @@ def refusal(status: int, reason: str, message: str) -> tuple[int, Any]:
     return status, {"error": {"code": status, "message": message, "errors": errors}}
 
 
+EXISTS = refusal(409, "alreadyExists", "It exists")
 GONE = refusal(404, "notFound", "The resource was not found")
+BROKEN_OFF = (0, None)
 LATER = refusal(503, "backendError", "Try again")
 
 
@@ -102,8 +120,8 @@ def test_a_page_does_not_pass_for_nothing_there(endpoint: Endpoint, status: int,
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (GONE, r"HTTP 404 \(The resource was not found\)"),
-        (refusal(403, "forbidden", "no\nmore"), r"HTTP 403 \(no more\)"),
+        (GONE, r"HTTP 404 notFound \(The resource was not found\)"),
+        (refusal(403, "forbidden", "no\nmore"), r"HTTP 403 forbidden \(no more\)"),
         ((400, {"error": "invalid_grant"}), r"HTTP 400 \(invalid_grant\)"),
         ((409, {}), r"HTTP 409 \(Conflict\)"),
     ],
@@ -120,6 +138,41 @@ def test_a_server_that_is_busy_is_asked_again(endpoint: Endpoint) -> None:
     session = endpoint.session((502, "<html>"), LATER, (200, page))
     assert session.instances("my-project", "t") == [{"name": "b-001"}]
     assert len(endpoint.asked) == 3
+
+
+def test_a_connection_that_breaks_off_is_made_again(endpoint: Endpoint) -> None:
+    assert endpoint.session(BROKEN_OFF, BROKEN_OFF, (200, {"name": "n"})).get("n") == {"name": "n"}
+    assert len(endpoint.asked) == 3
+
+
+def test_a_server_is_asked_again_when_it_says(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(_gce_retry.time, "sleep", slept.append)
+    slow_down = (*refusal(429, "rateLimitExceeded", "Slowly"), {"Retry-After": "7"})
+    session = endpoint.session(slow_down, (200, {"name": "n"}))
+    assert session.get("n") == {"name": "n"}
+    [pause] = slept
+    assert 7.1 <= pause <= 7.2
+
+
+def test_a_read_that_is_forbidden_says_who_lacks_what(endpoint: Endpoint) -> None:
+    said = "Required 'compute.instances.list' permission for 'projects/my-project'"
+    with pytest.raises(GceError) as caught:
+        endpoint.session(refusal(403, "forbidden", said)).instances("my-project", "t")
+    assert str(caught.value) == (
+        "wanted to read projects/my-project/aggregated/instances from Compute Engine, found HTTP 403 forbidden "
+        f"({said}): give the access token that was given compute.instances.list (in roles/compute.viewer)."
+    )
+    assert caught.value.codes == ("forbidden",)
+
+
+def test_a_token_that_is_not_taken_is_told(endpoint: Endpoint) -> None:
+    with pytest.raises(GceError, match="with the access token that was given, found") as caught:
+        endpoint.session(refusal(401, "authError", "Invalid Credentials")).get("n")
+    assert caught.value.status == 401
+    assert "ya29" not in str(caught.value)
 
 
 def test_the_machines_of_a_burst_are_one_list_of_every_zone_page_by_page(
@@ -158,12 +211,12 @@ def test_host_keys_are_none_until_they_are_published(
     ("answer", "said"),
     [
         (refusal(403, "quotaExceeded", "Quota CPUS exceeded"), "raise the quota"),
-        (refusal(403, "forbidden", "No permission"), "give the credentials roles/compute.admin"),
+        (refusal(403, "forbidden", "No permission"), "roles/compute.admin in the project"),
         (
             refusal(403, "ZONE_RESOURCE_POOL_EXHAUSTED", "No more"),
             "us-central1-a has none left",
         ),
-        (refusal(409, "alreadyExists", "It exists"), "HTTP 409 alreadyExists .*: put that right"),
+        (EXISTS, "HTTP 409 alreadyExists .*: put that right"),
     ],
 )
 def test_a_creation_that_is_refused_says_what_to_do(
@@ -191,8 +244,10 @@ def test_a_wait_outlives_a_server_that_is_busy(endpoint: Endpoint) -> None:
 def test_a_server_that_stays_busy_is_told(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_gce_client, "RETRY_SECONDS", 0.1)
-    with pytest.raises(GceError, match=r"wanted to create 1 instances, found '503 .*Try again"):
+    monkeypatch.setattr(_gce_refusal, "RETRY_SECONDS", 0.1)
+    with pytest.raises(
+        GceError, match=r"wanted to create 1 instances, found HTTP 503 .*Try again.*later"
+    ):
         endpoint.client(LATER).wait(STARTED)
 
 
@@ -214,6 +269,110 @@ def test_an_operation_that_failed_does_not_pass_for_done(
 ) -> None:
     with pytest.raises(GceError, match=f"wanted to create 1 instances, found {said}"):
         endpoint.client((200, {**DONE, **failure})).wait(STARTED)
+
+
+def test_an_operation_tells_every_error(endpoint: Endpoint) -> None:
+    errors = [
+        {"code": "QUOTA_EXCEEDED", "message": "CPUS"},
+        {"code": "ZONE_RESOURCE_POOL_EXHAUSTED", "message": "No\nmore."},
+    ]
+    failed = {**DONE, "error": {"errors": errors}, "httpErrorStatusCode": 503}
+    found = (
+        r"QUOTA_EXCEEDED \(CPUS\); ZONE_RESOURCE_POOL_EXHAUSTED \(No more\): us-central1-a has none"
+    )
+    with pytest.raises(GceError, match=found) as caught:
+        endpoint.client((200, failed)).wait(STARTED)
+    assert caught.value.codes == ("QUOTA_EXCEEDED", "ZONE_RESOURCE_POOL_EXHAUSTED")
+    assert caught.value.status == 503
+
+
+def test_what_an_operation_warns_of_is_told(endpoint: Endpoint) -> None:
+    warning = {"code": "DEPRECATED_RESOURCE_USED", "message": "The image\nis old"}
+    endpoint.client((200, {**DONE, "warnings": [warning]})).wait(STARTED)
+    assert endpoint.warnings == [
+        "Compute Engine was to create 1 instances and warns: DEPRECATED_RESOURCE_USED (The image is old)"
+    ]
+
+
+NETWORK = {"name": "t-net"}
+REQUEST = "11111111-1111-4111-8111-111111111111"
+
+
+def test_a_repeat_that_meets_what_it_made_itself_has_succeeded(endpoint: Endpoint) -> None:
+    own = {**DONE, "targetLink": "https://host/projects/my-project/global/networks/t-net"}
+    client = endpoint.client(BROKEN_OFF, EXISTS, (200, {"items": [own]}), (200, own))
+    started = client.insert("network", NETWORK, REQUEST)
+    client.wait(started)
+    assert (started.name, started.target) == ("op-1", "t-net")
+    _first, _second, listing, _wait = endpoint.asked
+    assert listing[2]["filter"] == [f'clientOperationId = "{REQUEST}"']
+
+
+@pytest.mark.parametrize("listing", [(200, {}), refusal(403, "forbidden", "No")])
+def test_what_somebody_else_made_is_in_the_way(
+    endpoint: Endpoint, listing: tuple[int, Any]
+) -> None:
+    with pytest.raises(GceError, match="found HTTP 409 alreadyExists") as caught:
+        endpoint.client(EXISTS, listing).insert("network", NETWORK, REQUEST)
+    assert caught.value.codes == ("alreadyExists",)
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "said", "warned"),
+    [
+        ("insert", (200, NETWORK), "", 0),
+        ("insert", GONE, "gone before it was done and network t-net missing: run again", 0),
+        ("delete", GONE, "", 0),
+        ("delete", (200, NETWORK), "gone before it was done and network t-net still there", 0),
+        ("patch", (200, NETWORK), "", 1),
+    ],
+)
+def test_an_operation_that_vanished_is_judged_by_what_it_was_for(
+    endpoint: Endpoint, method: str, target: tuple[int, Any], said: str, warned: int
+) -> None:
+    started = _gce_client.Started(
+        "op-1", "global", {}, f"{method} network", False, "network", "t-net", method
+    )
+    client = endpoint.client(GONE, target)
+    with pytest.raises(GceError, match=said) if said else nullcontext():
+        client.wait(started)
+    assert len(endpoint.warnings) == warned
+
+
+def test_siblings_of_what_failed_are_waited_for_and_every_failure_is_told(
+    endpoint: Endpoint,
+) -> None:
+    failed = {**DONE, "error": {"errors": [{"code": "QUOTA_EXCEEDED", "message": "CPUS"}]}}
+    stockout = {**DONE, "error": {"errors": [{"code": "STOCKOUT", "message": "none"}]}}
+    client = endpoint.client(
+        refusal(403, "forbidden", "No"),
+        (200, {**DONE, "name": "op-2"}),
+        (200, {**DONE, "name": "op-3"}),
+        (200, failed),
+        (200, stockout),
+    )
+    names = ("one", "two", "three")
+    with pytest.raises(GceError) as caught:
+        client.together(
+            lambda name=name: client.insert("network", {"name": name}, REQUEST)  # type: ignore[misc]
+            for name in names
+        )
+    assert [path.split("/")[-2] for _verb, path, _query in endpoint.asked[3:]] == ["op-2", "op-3"]
+    parts = str(caught.value).split(" Also ")
+    assert [part.split(", found ")[0] for part in parts] == [
+        f"wanted to create network {name}" for name in names
+    ]
+    assert caught.value.codes == ("forbidden", "QUOTA_EXCEEDED", "STOCKOUT")
+    assert caught.value.status == 403
+
+
+def test_all_are_waited_for_where_one_fails(endpoint: Endpoint) -> None:
+    failed = {**DONE, "error": {"errors": [{"code": "QUOTA_EXCEEDED", "message": "CPUS"}]}}
+    client = endpoint.client((200, failed), (200, DONE))
+    with pytest.raises(GceError, match="QUOTA_EXCEEDED"):
+        client.wait_all([STARTED, STARTED])
+    assert len(endpoint.asked) == 2
+    client.wait_all([])
 
 
 def test_deleting_what_is_gone_is_done(endpoint: Endpoint) -> None:

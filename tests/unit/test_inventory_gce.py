@@ -15,6 +15,7 @@ from ansible_collections.flux.burst.plugins.inventory.gce import (
     host_variables,
     named,
 )
+from ansible_collections.flux.burst.plugins.module_utils._gce_auth import Auth
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import machine
 
 REST = {
@@ -30,6 +31,7 @@ SPEC = {
     "burst_ssh_user": "burst",
     "burst_ssh_private_key_file": "/keys/burst",
     "burst_credentials_file": None,
+    "burst_impersonate_service_account": None,
     "burst_compute_endpoint": "https://compute.googleapis.com",
     "burst_iap_endpoint": "wss://tunnel.cloudproxy.app",
     "burst_iap_ca_file": None,
@@ -82,8 +84,8 @@ def test_one_list_is_read_in_each_project_and_nothing_for_each_machine(
     asked: list[tuple[str, str, str]] = []
 
     class Session:
-        def __init__(self, endpoint: str, credentials_file: str | None) -> None:
-            assert (endpoint, credentials_file) == (SPEC["burst_compute_endpoint"], None)
+        def __init__(self, endpoint: str, auth: Auth) -> None:
+            assert (endpoint, auth.credentials_file) == (SPEC["burst_compute_endpoint"], None)
 
         def aggregated(
             self, project: str, kind: str, fields: str, **query: str
