@@ -40,7 +40,7 @@ MISSING = GceError("it is not there", status=404)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pauses, and a time for retries that is over at once."""
     monkeypatch.setattr(_gce_release, "PAUSE", 0.0)
-    monkeypatch.setattr(_gce_release, "RELEASE_SECONDS", 0.05)
+    monkeypatch.setattr(_gce_release, "RELEASE_SECONDS", 2.0)
 
 
 class Cloud:
