@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from typing import Any
 
 from ansible_collections.flux.burst.plugins.module_utils import (
@@ -78,7 +78,7 @@ class OwnNetwork:
         self.refused: list[_gce_release.Refusal] = []
         self.kept_for: list[str] = []
 
-    @cached_property
+    @functools.cached_property
     def client(self) -> GceClient:
         """Made for the first change only."""
         return GceClient.from_params(self.params)
@@ -200,8 +200,9 @@ class OwnNetwork:
     def act(self, stage: _reconcile.Stage) -> None:
         """Do one stage: start all of it, then wait for all of it; addresses that are not needed go at last."""
         going = [change for change in stage if change.action == "delete"]
-        for started in [self._start(change) for change in stage if change not in going]:
-            self.client.wait(started)
+        self.client.together(
+            functools.partial(self._start, change) for change in stage if change not in going
+        )
         for _change, error in _gce_release.delete_all(self.client, going, lambda: False):
             raise error
         self.done += stage
