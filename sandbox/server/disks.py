@@ -11,7 +11,14 @@ from __future__ import annotations
 from sandbox.server import catalog, changes, images
 from sandbox.server.api import Call, serve
 from sandbox.server.errors import in_use
-from sandbox.server.state import Cloud, Key, Resource, fingerprint, parse_reference
+from sandbox.server.state import (
+    Cloud,
+    Key,
+    Resource,
+    check_labels,
+    fingerprint,
+    parse_reference,
+)
 
 
 def attach(call: Call, instance: Resource, body: Resource) -> None:
@@ -19,7 +26,8 @@ def attach(call: Call, instance: Resource, body: Resource) -> None:
     for attached, given in zip(instance["disks"], body["disks"], strict=True):
         key = parse_reference(attached["source"], call.project)
         assert key is not None
-        source = (given.get("initializeParams") or {}).get("sourceImage")
+        parameters = given.get("initializeParams") or {}
+        source, labels = parameters.get("sourceImage"), check_labels(parameters.get("labels"))
         image = images.named(call, "resource.disks", source) if source else None
         place = f"{catalog.BASE}/projects/{key.project}/{key.scope}"
         fields: Resource = {
@@ -28,7 +36,8 @@ def attach(call: Call, instance: Resource, body: Resource) -> None:
             "status": "READY",
             "type": f"{place}/diskTypes/pd-balanced",
             "architecture": attached["architecture"],
-            "labelFingerprint": fingerprint({}),
+            "labelFingerprint": fingerprint(labels),
+            **({"labels": labels} if labels else {}),
             "users": [instance["selfLink"]],
             **({"sourceImage": image["selfLink"], "sourceImageId": image["id"]} if image else {}),
         }

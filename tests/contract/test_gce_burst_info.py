@@ -112,6 +112,23 @@ def test_what_is_not_asked_for_is_not_read(bursts: ComputeServer) -> None:
     assert len(reads(bursts)[before:]) == 9
 
 
+def test_a_disk_that_outlives_its_machine_is_told(bursts: ComputeServer) -> None:
+    modules = Modules(bursts, "c")
+    body = bulk("c-1", labels={"flux-burst": "c"})
+    [disk] = body["instanceProperties"]["disks"]
+    disk["autoDelete"] = False
+    disk["initializeParams"]["labels"] = {"flux-burst": "c"}
+    nics = [{"subnetwork": "regions/us-central1/subnetworks/b-subnet"}]
+    body["instanceProperties"]["networkInterfaces"] = nics
+    assert "error" not in bursts.done("POST", f"{ZONE}/instances/bulkInsert", body)
+    assert modules.run("gce_burst_info")["disks"] == []
+    bursts.done("DELETE", f"{ZONE}/instances/c-1")
+    found = modules.run("gce_burst_info")
+    assert found["report"] == ["disks left behind: c-1"]
+    bursts.done("DELETE", f"{ZONE}/disks/c-1")
+    assert modules.run("gce_burst_info")["report"] == ["nothing"]
+
+
 def test_a_burst_that_has_nothing_is_no_error(bursts: ComputeServer) -> None:
     found = Modules(bursts, "nothing").run("gce_burst_info")
     assert (found["instances"], found["report"]) == ([], ["nothing"])
