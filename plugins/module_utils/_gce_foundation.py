@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import uuid
 from collections.abc import Callable
@@ -92,7 +93,8 @@ class OwnNetwork:
             try:
                 result = _reconcile.apply(stages, self.act, check=check)
             except GceError as error:
-                contested = self.shared and any(code in CONTESTED for code in error.codes)
+                # One that is told with another failure does not pass by waiting.
+                contested = self.shared and error.codes and set(error.codes) <= set(CONTESTED)
                 if not contested or time.monotonic() > end:
                     raise
                 time.sleep(_gce_release.PAUSE)
@@ -200,8 +202,9 @@ class OwnNetwork:
     def act(self, stage: _reconcile.Stage) -> None:
         """Do one stage: start all of it, then wait for all of it; addresses that are not needed go at last."""
         going = [change for change in stage if change.action == "delete"]
-        for started in [self._start(change) for change in stage if change not in going]:
-            self.client.wait(started)
+        self.client.together(
+            functools.partial(self._start, change) for change in stage if change not in going
+        )
         for _change, error in _gce_release.delete_all(self.client, going, lambda: False):
             raise error
         self.done += stage
