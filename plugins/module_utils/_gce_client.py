@@ -363,7 +363,7 @@ class GceClient:
         try:
             operation = self._call(what, call, given)
         except GceError as error:
-            if error.status != CONFLICT:
+            if error.status != CONFLICT or "request_id" not in given:
                 raise
             operation = self._own_operation(KINDS[kind].scope, place, given["request_id"])
             if operation is None:

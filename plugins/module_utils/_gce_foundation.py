@@ -92,7 +92,8 @@ class OwnNetwork:
             try:
                 result = _reconcile.apply(stages, self.act, check=check)
             except GceError as error:
-                contested = self.shared and any(code in CONTESTED for code in error.codes)
+                # One that is told with another failure does not pass by waiting.
+                contested = self.shared and error.codes and set(error.codes) <= set(CONTESTED)
                 if not contested or time.monotonic() > end:
                     raise
                 time.sleep(_gce_release.PAUSE)

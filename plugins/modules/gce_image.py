@@ -199,8 +199,7 @@ class Image:
 
     def act(self, stage: _reconcile.Stage) -> None:
         """Do one stage: start all of it, then wait for all of it."""
-        for started in [each for change in stage for each in self._start(change)]:
-            self.client.wait(started)
+        self.client.wait_all([each for change in stage for each in self._start(change)])
 
     def _start(self, change: _reconcile.Change) -> list[Started]:
         if change.kind == "instance":

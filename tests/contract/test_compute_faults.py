@@ -32,7 +32,7 @@ def healthy(compute_server: ComputeServer) -> Iterator[None]:
 def running(compute_server: ComputeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the command line find this server."""
     port = int(compute_server.compute_endpoint.rpartition(":")[2])
-    sandbox = lifecycle.Sandbox("t", port, 0, "records", "none", "standin", "", 0, 0)
+    sandbox = lifecycle.Sandbox("t", port, 0, 0, "records", "none", "standin", "", 0, 0)
     monkeypatch.setattr(cli, "_running", lambda _unused: sandbox)
 
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -102,6 +102,11 @@ class Cloud:
         del self.held[kind, name]
         self.done.append(("delete", name))
         return kind, name
+
+    def together(self, starts: Iterable[Callable[[], Any]]) -> None:
+        """Make changes one after another."""
+        for start in starts:
+            start()
 
     def wait(self, started: Any) -> None:
         """Wait for nothing."""

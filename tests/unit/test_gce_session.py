@@ -308,6 +308,12 @@ def test_a_repeat_that_meets_what_it_made_itself_has_succeeded(endpoint: Endpoin
     assert listing[2]["filter"] == [f'clientOperationId = "{REQUEST}"']
 
 
+def test_a_request_without_an_id_has_no_operation_of_its_own(endpoint: Endpoint) -> None:
+    with pytest.raises(GceError, match="found HTTP 409 alreadyExists"):
+        endpoint.client(EXISTS).label_image("i", {"labels": {}, "labelFingerprint": "lf"})
+    assert len(endpoint.asked) == 1
+
+
 @pytest.mark.parametrize("listing", [(200, {}), refusal(403, "forbidden", "No")])
 def test_what_somebody_else_made_is_in_the_way(
     endpoint: Endpoint, listing: tuple[int, Any]
