@@ -212,6 +212,7 @@ class NspawnBackend:
         with self._lock:
             started, self._processes = self._processes, {}
             self._machines.clear()
+            self._chains.clear()
         for process in started.values():
             process.wait()
         self.net.close()

@@ -11,6 +11,7 @@ from __future__ import annotations
 from sandbox.server import catalog, changes, images
 from sandbox.server.api import Call, serve
 from sandbox.server.errors import in_use
+from sandbox.server.resources import fixed
 from sandbox.server.state import (
     Cloud,
     Key,
@@ -48,9 +49,10 @@ def boot_image(cloud: Cloud, key: Key, instance: Resource) -> str:
     """Return by what id the backend has the image that an instance boots from; "" for the fixed ones."""
     source = next(disk["source"] for disk in instance["disks"] if disk["boot"])
     disk = cloud.find(parse_reference(source, key.project)) or {}
-    found = parse_reference(disk.get("sourceImage"), key.project)
-    image = cloud.find(found)
-    return images.saved(image) if image else ""
+    image = parse_reference(disk.get("sourceImage"), key.project)
+    always = image is None or image in fixed(image.project, "images")
+    # Its content may be gone by now, which the backend says.
+    return "" if always else str(disk["sourceImageId"])
 
 
 def remove_instance(cloud: Cloud, key: Key) -> None:

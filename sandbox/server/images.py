@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from sandbox.machines import MachineError
-from sandbox.server import catalog, changes
+from sandbox.server import changes
 from sandbox.server.api import Call, serve
 from sandbox.server.errors import ApiError, OperationError, in_use, invalid, not_found, stale
 from sandbox.server.resources import fixed
@@ -57,13 +57,6 @@ def named(call: Call, field: str, value: object) -> Resource:
     if found["status"] != "READY":
         raise ApiError(400, "resourceNotReady", f"The resource '{key.path}' is not ready")
     return found
-
-
-def saved(image: Resource) -> str:
-    """Return by what id the backend has an image's content; "" for those that are always there."""
-    key = parse_reference(image["selfLink"], catalog.PROJECT)
-    assert key is not None
-    return "" if key in fixed(key.project, "images") else str(image["id"])
 
 
 def _made(call: Call) -> tuple[Key, Resource]:
