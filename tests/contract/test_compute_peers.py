@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from compute_server import TOP, ComputeServer
+
 from tools.peers import PeersError, google_cloud
 
 pytestmark = pytest.mark.slow

@@ -9,6 +9,7 @@ import asyncio
 import socket
 
 import pytest
+
 from sandbox.server.proxy import Proxy, target
 
 
