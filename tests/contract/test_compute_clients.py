@@ -11,6 +11,7 @@ import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -129,11 +130,11 @@ def test_the_api_clients_library_builds_on_the_discovery_document_and_lists_all_
     assert "error" not in compute.zoneOperations().wait(**waiting).execute()
 
 
-def gcloud(server: ComputeServer, *words: str) -> Any:
+def gcloud(server: ComputeServer, *words: str, environment: Mapping[str, str] | None = None) -> Any:
     """Run `gcloud compute ... --format=json` and return what it prints."""
     done = subprocess.run(
         ["gcloud", "compute", *words, "--format=json"],
-        env=dict(server.gcloud_environment),
+        env=dict(environment or server.gcloud_environment),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -141,6 +142,22 @@ def gcloud(server: ComputeServer, *words: str) -> Any:
     )
     assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
     return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("gcloud"), reason="gcloud is not installed")
+def test_gcloud_reaches_the_machines_through_the_proxy(machines: ComputeServer) -> None:
+    proxy = urllib.parse.urlsplit(machines.proxy)
+    environment = {
+        **machines.gcloud_environment,
+        "CLOUDSDK_PROXY_TYPE": "http",
+        "CLOUDSDK_PROXY_ADDRESS": str(proxy.hostname),
+        "CLOUDSDK_PROXY_PORT": str(proxy.port),
+        "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE": str(machines.state / "ca-bundle.pem"),
+    }
+    del environment["CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE"]
+    found = gcloud(machines, "instances", "list", environment=environment)
+    assert [it["name"] for it in found] == NAMES
 
 
 @pytest.mark.slow
