@@ -90,7 +90,6 @@ from typing import Any
 from ansible.errors import AnsibleError, AnsibleParserError
 from ansible.inventory.group import to_safe_group_name
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
-from ansible.template import trust_as_template
 from ansible.utils.vars import load_extra_vars
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
 from ansible_collections.flux.burst.plugins.module_utils._gce_auth import (
@@ -222,7 +221,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         for name in (*NEEDED, *DEFAULTS):
             if variables.get(name) is not None:
                 try:
-                    made[name] = self.templar.template(variables[name])
+                    # As plain text: what came out of a template is none.
+                    made[name] = str(self.templar.template(variables[name]))
                 except AnsibleError as error:
                     raise AnsibleParserError(f"{path}: {name}: {error}") from None
         missing = [name for name in NEEDED if made.get(name) is None]
@@ -273,10 +273,10 @@ def named(rows: Iterable[Row], burst: str) -> list[tuple[str, Row]]:
 def common_variables(spec: dict[str, Any]) -> dict[str, Any]:
     """Return what Ansible needs to reach any machine."""
     return {
-        "ansible_connection": trust_as_template("flux.burst.iap"),
+        "ansible_connection": "flux.burst.iap",
         "ansible_user": spec["burst_ssh_user"],
         "ansible_ssh_private_key_file": spec["burst_ssh_private_key_file"],
-        "ansible_python_interpreter": trust_as_template("/usr/bin/python3"),
+        "ansible_python_interpreter": "/usr/bin/python3",
         **{name: spec[name] for name in PASSED_ON if spec[name] is not None},
     }
 

@@ -11,15 +11,18 @@ import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from compute_bodies import FOUNDATION, ZONE, bulk
+from compute_bodies import FOUNDATION, ZONE, bulk, single
 from compute_server import ComputeServer
 from google.api_core.exceptions import Conflict, NotFound
+from google.auth.credentials import AnonymousCredentials
 from google.auth.transport.requests import AuthorizedSession
 from google.cloud import compute_v1
 from google.oauth2 import service_account
+from googleapiclient import discovery
 
 NAMES = ["m-1", "m-2", "m-3"]
 PLACE = {"project": "sandbox-project", "zone": "us-central1-a"}
@@ -101,11 +104,37 @@ def test_a_token_is_not_issued_for_another_key(machines: ComputeServer) -> None:
     assert json.load(caught.value)["error"] == "invalid_grant"
 
 
-def gcloud(server: ComputeServer, *words: str) -> Any:
+def test_the_api_clients_library_builds_on_the_discovery_document_and_lists_all_pages(
+    machines: ComputeServer,
+) -> None:
+    compute = discovery.build(
+        "compute",
+        "v1",
+        credentials=AnonymousCredentials(),
+        client_options={"api_endpoint": f"{machines.compute_endpoint}/compute/v1/"},
+        static_discovery=True,
+    )
+    names: list[str] = []
+    request = compute.instances().list(**PLACE, maxResults=2)
+    while request is not None:
+        answer = request.execute()
+        names += [it["name"] for it in answer["items"]]
+        request = compute.instances().list_next(request, answer)
+    assert names == NAMES
+    body = single("by-library")
+    operation = compute.instances().insert(**PLACE, body=body).execute()
+    waiting = {**PLACE, "operation": operation["name"]}
+    assert compute.zoneOperations().wait(**waiting).execute()["status"] == "DONE"
+    operation = compute.instances().delete(**PLACE, instance="by-library").execute()
+    waiting = {**PLACE, "operation": operation["name"]}
+    assert "error" not in compute.zoneOperations().wait(**waiting).execute()
+
+
+def gcloud(server: ComputeServer, *words: str, environment: Mapping[str, str] | None = None) -> Any:
     """Run `gcloud compute ... --format=json` and return what it prints."""
     done = subprocess.run(
         ["gcloud", "compute", *words, "--format=json"],
-        env=dict(server.gcloud_environment),
+        env=dict(environment or server.gcloud_environment),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -113,6 +142,22 @@ def gcloud(server: ComputeServer, *words: str) -> Any:
     )
     assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
     return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("gcloud"), reason="gcloud is not installed")
+def test_gcloud_reaches_the_machines_through_the_proxy(machines: ComputeServer) -> None:
+    proxy = urllib.parse.urlsplit(machines.proxy)
+    environment = {
+        **machines.gcloud_environment,
+        "CLOUDSDK_PROXY_TYPE": "http",
+        "CLOUDSDK_PROXY_ADDRESS": str(proxy.hostname),
+        "CLOUDSDK_PROXY_PORT": str(proxy.port),
+        "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE": str(machines.state / "ca-bundle.pem"),
+    }
+    del environment["CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE"]
+    found = gcloud(machines, "instances", "list", environment=environment)
+    assert [it["name"] for it in found] == NAMES
 
 
 @pytest.mark.slow
@@ -135,10 +180,52 @@ def test_gcloud_lists(machines: ComputeServer, words: list[str], names: list[str
     assert found == (names or ["flux-fw-bursted-x86-64-v20261101"])
 
 
+IN_REGION, IN_ZONE = "--region=us-central1", "--zone=us-central1-a"
+MACHINE = (
+    IN_ZONE,
+    "--machine-type=n2-standard-2",
+    "--subnet=g-subnet",
+    "--no-address",
+    "--image-family=flux-fw-bursted-x86-64",
+    "--image-project=sandbox-project",
+    "--no-service-account",
+    "--no-scopes",
+)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("gcloud"), reason="gcloud is not installed")
-def test_gcloud_makes_and_deletes_a_network(machines: ComputeServer) -> None:
-    gcloud(machines, "networks", "create", "by-gcloud", "--subnet-mode=custom")
-    assert machines.call("GET", "global/networks/by-gcloud")[0] == 200
-    gcloud(machines, "networks", "delete", "by-gcloud", "--quiet")
-    assert machines.call("GET", "global/networks/by-gcloud")[0] == 404
+def test_gcloud_makes_a_network_with_nat_and_machines_and_deletes_them(
+    compute_server: ComputeServer,
+) -> None:
+    def run(*words: str) -> Any:
+        return gcloud(compute_server, *words, "--quiet")
+
+    run("networks", "create", "g-net", "--subnet-mode=custom")
+    subnet = ("--network=g-net", IN_REGION, "--range=10.50.0.0/24")
+    run("networks", "subnets", "create", "g-subnet", *subnet)
+    ssh = ("--network=g-net", "--allow=tcp:22", "--source-ranges=35.235.240.0/20")
+    run("firewall-rules", "create", "g-ssh", *ssh)
+    assert run("firewall-rules", "describe", "g-ssh")["allowed"][0]["ports"] == ["22"]
+    run("routers", "create", "g-router", "--network=g-net", IN_REGION)
+    nat = ("--router=g-router", IN_REGION)
+    every = ("--auto-allocate-nat-external-ips", "--nat-all-subnet-ip-ranges")
+    run("routers", "nats", "create", "g-nat", *nat, *every)
+    assert [it["name"] for it in run("routers", "nats", "list", *nat)] == ["g-nat"]
+
+    run("instances", "create", "g-1", *MACHINE)
+    made = run("instances", "bulk", "create", "--predefined-names=g-2,g-3", *MACHINE)
+    assert made["createdInstanceCount"] == 2
+    assert run("instances", "describe", "g-2", IN_ZONE)["status"] == "RUNNING"
+    serial = run("instances", "get-serial-port-output", "g-2", IN_ZONE)
+    assert "g-2 is a record only" in serial["contents"]
+    listed = run("instances", "list", "--filter=name:g-")
+    assert sorted(it["name"] for it in listed) == ["g-1", "g-2", "g-3"]
+
+    run("instances", "delete", "g-1", "g-2", "g-3", IN_ZONE)
+    run("routers", "nats", "delete", "g-nat", *nat)
+    run("routers", "delete", "g-router", IN_REGION)
+    run("firewall-rules", "delete", "g-ssh")
+    run("networks", "subnets", "delete", "g-subnet", IN_REGION)
+    run("networks", "delete", "g-net")
+    assert compute_server.call("GET", "global/networks/g-net")[0] == 404

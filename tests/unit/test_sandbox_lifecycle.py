@@ -194,6 +194,19 @@ def test_env_is_shell_that_points_at_this_sandbox(capsys: pytest.CaptureFixture[
     assert done.stdout.split() == [NAME, f"http://127.0.0.1:{sandbox.compute_port}"]
 
 
+def test_env_leads_clients_with_a_fixed_endpoint_through_the_proxy_where_that_is_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sandbox = up()[0]
+    assert cli.main(["env", "--name", NAME]) == 0
+    assert "PROXY" not in capsys.readouterr().out
+    assert cli.main(["env", "--proxy", "--name", NAME]) == 0
+    printed = capsys.readouterr().out
+    assert f"export HTTPS_PROXY=http://127.0.0.1:{sandbox.proxy_port}\n" in printed
+    assert f"export REQUESTS_CA_BUNDLE={sandbox.state}/ca-bundle.pem\n" in printed
+    assert "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE" not in printed
+
+
 def test_env_of_a_sandbox_that_is_down_says_how_to_start_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
