@@ -154,11 +154,12 @@ def read_jobspec(text: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def asked_of(text: str, selection: Selection) -> dict[str, Any] | None:
-    """Return what never changes of a job that is selected, None for one that is not."""
-    if not selection.may_take(text):
-        return None
-    jobspec = read_jobspec(text)
+def asked_of(jobspec: str | dict[str, Any], selection: Selection) -> dict[str, Any] | None:
+    """Return what never changes of a job that is selected, None for one that is not; a jobspec may be its text."""
+    if isinstance(jobspec, str):
+        if not selection.may_take(jobspec):
+            return None
+        jobspec = read_jobspec(jobspec)
     try:
         taken, value = selection.takes(jobspec)
         cwd = jobspec.get("attributes", {}).get("system", {}).get("cwd", "")

@@ -69,7 +69,8 @@ class Cache:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle, draft = tempfile.mkstemp(dir=self.path.parent)
             with open(handle, "w", encoding="utf-8") as file:
-                json.dump(content, file)
+                # json.dump() would write piece by piece, in Python: ten times slower.
+                file.write(json.dumps(content))
             os.replace(draft, self.path)
         except OSError:
             pass
@@ -139,9 +140,7 @@ def _journal(
         if selection.may_take(text):
             response = json.loads(text)
             if response["id"] in numbers and "jobspec" in response:
-                jobspec = response["jobspec"]
-                jobspec = jobspec if isinstance(jobspec, str) else json.dumps(jobspec)
-                found[response["id"]] = _flux_queue.asked_of(jobspec, selection)
+                found[response["id"]] = _flux_queue.asked_of(response["jobspec"], selection)
         # The end of the backlog is an entry without events, of no job.
         if len(text) < 64 and not json.loads(text)["events"]:
             return found
