@@ -13,7 +13,9 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ansible.module_utils.basic import env_fallback
@@ -75,6 +77,8 @@ WAIT_SECONDS = 600.0
 """How long one wait may take; Compute Engine answers after two minutes at most."""
 OPERATION_SECONDS = 1800.0
 CONFLICT = 409
+WRITERS = 10
+"""How many requests at once: as many connections as the client library keeps."""
 
 
 @dataclass(frozen=True)
@@ -266,25 +270,15 @@ class GceClient:
 
         Raises GceError with every failure.
         """
-        started: list[Started] = []
-        failures: list[GceError] = []
-        for start in starts:
-            try:
-                begun = start()
-            except GceError as error:
-                failures.append(error)
-                continue
-            started += [begun] if begun else []
-        _tell([*failures, *self._failures(started)])
+        with ThreadPoolExecutor(WRITERS) as writers:
+            begun = list(writers.map(_attempted, starts))
+        failures = [each for each in begun if isinstance(each, GceError)]
+        _tell([*failures, *self._failures(each for each in begun if isinstance(each, Started))])
 
     def _failures(self, started: Iterable[Started]) -> list[GceError]:
-        failures = []
-        for each in started:
-            try:
-                self.wait(each)
-            except GceError as error:
-                failures.append(error)
-        return failures
+        with ThreadPoolExecutor(WRITERS) as waiters:
+            ended = list(waiters.map(_attempted, (partial(self.wait, each) for each in started)))
+        return [each for each in ended if isinstance(each, GceError)]
 
     def _finished(self, started: Started) -> Any:
         """Return an operation that is done; None where it has vanished and its outcome is as wanted, or unknown."""
@@ -434,6 +428,14 @@ def _refusal(error: Any) -> Refusal:
     except ValueError:
         body = None
     return from_answer(answer.status_code, body, answer.reason, answer.headers.get("Retry-After"))
+
+
+def _attempted(action: Callable[[], Started | None]) -> Started | GceError | None:
+    """Return what an action returns, or the error that it raises."""
+    try:
+        return action()
+    except GceError as error:
+        return error
 
 
 def _tell(failures: list[GceError]) -> None:
