@@ -110,6 +110,8 @@ def _disk(params: Mapping[str, Any]) -> dict[str, Any]:
         "sourceImage": params["image"],
         "diskSizeGb": str(params["disk_size_gb"]),
         "diskType": params["disk_type"],
+        # One that is left behind is found by them.
+        "labels": labels(params),
     }
     return {"boot": True, "autoDelete": True, "initializeParams": made}
 
