@@ -10,8 +10,8 @@ module: gce_instances
 short_description: The machines of a burst
 version_added: 0.1.0
 description:
-  - Creates the machines that are missing in one bulk request, all of them or none, and waits until each one has
-    published its SSH host keys, which it does at boot.
+  - Creates the machines that are missing in one bulk request, all of them or none, and waits until Compute Engine says
+    that they run. The connection plugin waits for their SSH host keys, which they publish at boot.
   - They have no public address, boot from one image, and end by themselves after O(max_run_duration).
   - Labels and metadata of machines that exist are put right.
 author:

@@ -5,16 +5,14 @@
 
 from __future__ import annotations
 
-import ast
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from doc_examples import TOP, examples, run
 from flux_instances import Instance, eventually, real_flux
 
 NO_REAL = "no real Flux in /usr/bin: the stand-in alone was asked"
@@ -28,7 +26,6 @@ KINDS = [
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="brokers need hostnames of their own: root"
 )
-TOP = Path(__file__).resolve().parents[2]
 BURST = [f"gffw-compute-a-{number:03}" for number in range(1, 101)]
 # Those that say what they found are asked before those that use it; flux_nodes comes last.
 MODULES = (
@@ -63,16 +60,6 @@ THEN = {
 }
 
 
-def examples(module: str) -> list[dict[str, Any]]:
-    """Return the tasks that ansible-doc shows for a module."""
-    tree = ast.parse((TOP / f"plugins/modules/{module}.py").read_text())
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "EXAMPLES":
-            found: list[dict[str, Any]] = yaml.safe_load(ast.literal_eval(node.value))
-            return found
-    raise AssertionError(f"{module} has no EXAMPLES")
-
-
 @pytest.fixture(params=KINDS)
 def instance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Instance]:
     """A lead that declares the hundred machines of the examples, two of which join."""
@@ -88,7 +75,7 @@ def instance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Instanc
         made.close()
 
 
-def play(instance: Instance) -> list[dict[str, Any]]:
+def play(instance: Instance) -> dict[str, Any]:
     """Return one play of all examples."""
     on_lead = "/usr/bin/python3" if instance.kind == "real" else sys.executable
     tasks, kept = [], set()
@@ -114,44 +101,26 @@ def play(instance: Instance) -> list[dict[str, Any]]:
                 pids = [str(instance.brokers[host].process.pid) for host in BURST[:2]]
                 stop = {"ansible.builtin.command": {"argv": ["kill", *pids]}}
                 tasks.append({"name": "Stop the brokers", **stop})
-    return [
-        {
-            "name": "Examples",
-            "hosts": "localhost",
-            "gather_facts": False,
-            "vars": GIVEN,
-            "environment": {"PATH": instance.environment()["PATH"]},
-            "module_defaults": {
-                "group/flux.burst.flux": {"uri": instance.uri("lead")},
-                # Any file that is setuid will do as the IMP of brokers that run no job of another user.
-                "flux.burst.flux_nodes": {"uri": instance.uri("lead"), "imp": "/usr/bin/su"},
-            },
-            "tasks": tasks,
-        }
-    ]
+    return {
+        "name": "Examples",
+        "hosts": "localhost",
+        "gather_facts": False,
+        "vars": GIVEN,
+        "environment": {"PATH": instance.environment()["PATH"]},
+        "module_defaults": {
+            "group/flux.burst.flux": {"uri": instance.uri("lead")},
+            # Any file that is setuid will do as the IMP of brokers that run no job of another user.
+            "flux.burst.flux_nodes": {"uri": instance.uri("lead"), "imp": "/usr/bin/su"},
+        },
+        "tasks": tasks,
+    }
 
 
 def test_every_example_runs_against_a_lead(instance: Instance, tmp_path: Path) -> None:
     done = instance.flux("submit", "-N", "4", "--cwd", "/tmp", "--setattr=burstable", "hostname")
     assert done.returncode == 0, done.stderr
-    file = tmp_path / "examples.yml"
-    file.write_text(yaml.safe_dump(play(instance), sort_keys=False))
-    run = subprocess.run(
-        [
-            Path(sys.executable).with_name("ansible-playbook"),
-            "-i",
-            "localhost,",
-            "-c",
-            "local",
-            file,
-        ],
-        cwd=TOP,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stdout.count("TASK [See what it found]") == len(THEN)
+    printed = run(play(instance), tmp_path / "examples.yml")
+    assert printed.count("TASK [See what it found]") == len(THEN)
 
 
 def test_every_module_of_the_lead_has_its_examples_run() -> None:
