@@ -1,7 +1,7 @@
 # Copyright: flux.burst contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every example of the modules that ask and change Compute Engine runs as ansible-doc shows it, in the order of a burst."""
+"""Every example of the Compute Engine modules runs as ansible-doc shows it, in the order of a burst."""
 
 from __future__ import annotations
 

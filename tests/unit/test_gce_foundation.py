@@ -111,11 +111,6 @@ class Cloud:
     def wait(self, started: Any) -> None:
         """Wait for nothing."""
 
-    def together(self, starts: Any) -> None:
-        """Start each of them."""
-        for start in starts:
-            start()
-
     def _fail(self, verb: str, name: str) -> None:
         if (verb, name) == ("delete", self.stuck):
             raise IN_USE
