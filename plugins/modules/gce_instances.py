@@ -180,6 +180,11 @@ instances:
       status: RUNNING
       machine_type: n2-standard-4
       internal_ip: 10.10.0.2
+project:
+  description: Their project, which the credentials tell where O(project) is not given.
+  returned: success
+  type: str
+  sample: my-project
 resources:
   description: What was changed, or in check mode would be.
   returned: success
@@ -452,6 +457,7 @@ def present(machines: Machines, module: AnsibleModule) -> dict[str, Any]:
         **result,
         "diff": [*result["diff"], *map(_gce_instances.drift_diff, drift)],
         "instances": machines.running(),
+        "project": params["project"],
         "attempts": _gce_place.shown(machines.creation.attempts),
         "drift": drift,
         "lost": lost,
@@ -506,7 +512,7 @@ def main() -> None:
         if params["state"] == "absent":
             stages = machines.plan_absent()
             result = _reconcile.apply(stages, machines.act, check=module.check_mode)
-            module.exit_json(**result, instances=[])
+            module.exit_json(**result, instances=[], project=params["project"])
         module.exit_json(**present(machines, module))
 
 
