@@ -158,7 +158,11 @@ def test_a_burst_runs_the_waiting_job_on_the_new_machines(sandbox: Sandbox, tmp_
     assert found == [], "secrets in the output of ansible-playbook -vvv"
     found = []
     for path in controller_files(sandbox):
-        content = path.read_bytes()
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            # It was another Ansible's, which is done.
+            continue
         found += [f"{name} in {path}" for name, text in known.items() if text in content]
     assert found == [], "secrets in files of the controller, or in the request log"
     assert (sandbox.state / "requests.jsonl").stat().st_size > 10_000
