@@ -29,7 +29,7 @@ from compute_runs import (
 )
 from compute_server import ComputeServer, serving
 
-RUNS = 1
+RUNS = 3
 MACHINES = 20
 SIZES = (100, 1000, 5000)
 DESCRIPTION = {
