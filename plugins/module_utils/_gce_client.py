@@ -50,10 +50,14 @@ from ansible_collections.flux.burst.plugins.module_utils._gce_session import NOT
 ACCESS: dict[str, Any] = {
     "project": {"type": "str", "fallback": (env_fallback, [PROJECT_VARIABLE])},
     "credentials_file": {"type": "path", "fallback": (env_fallback, [FILE_VARIABLE])},
-    "access_token": {"type": "str", "no_log": True, "fallback": (env_fallback, TOKEN_VARIABLES)},
+    "access_token": {
+        "type": "str",
+        "no_log": True,
+        "fallback": (env_fallback, list(TOKEN_VARIABLES)),
+    },
     "impersonate_service_account": {
         "type": "str",
-        "fallback": (env_fallback, IMPERSONATE_VARIABLES),
+        "fallback": (env_fallback, list(IMPERSONATE_VARIABLES)),
     },
     "scopes": {
         "type": "list",

@@ -93,12 +93,21 @@ def restarted(name: str) -> None:
 
 
 def journal(unit: Unit, lines: int) -> list[str]:
-    """Return the last lines that the processes of a unit logged since its last start, without systemd's own."""
+    """Return the last lines that the processes of a unit logged since its last start, without systemd's own.
+
+    Where systemd is just starting it again, those of the start before: the new process has said nothing yet.
+    """
     # What a process that died at once has said may not be written yet.
     subprocess.run(["journalctl", "--sync"], capture_output=True, check=False)
+    found = _logged(unit.name, lines, unit.started)
+    # A start by hand sets the count to zero, so what was logged before belongs to the same configuration.
+    return found if found or not unit.restarts else _logged(unit.name, lines, "")
+
+
+def _logged(name: str, lines: int, since: str) -> list[str]:
     query = ["journalctl", "-b", "-n", str(lines), "-o", "cat", "--no-pager"]
-    query += ["--since", unit.started] if unit.started else []
+    query += ["--since", since] if since else []
     # Not by invocation: journald often fails to learn it of a process that died at once.
-    query.append(f"_SYSTEMD_UNIT={unit.name}")
+    query.append(f"_SYSTEMD_UNIT={name}")
     done = subprocess.run(query, capture_output=True, text=True, check=False)
     return [line for line in done.stdout.splitlines() if line.strip()]

@@ -289,7 +289,6 @@ from ansible_collections.flux.burst.plugins.module_utils._gce_auth import with_p
 from ansible_collections.flux.burst.plugins.module_utils._gce_client import (
     ARGUMENTS,
     GceClient,
-    Started,
 )
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import (
     GceSession,
@@ -300,7 +299,8 @@ from ansible_collections.flux.burst.plugins.module_utils._spec import one_region
 
 NEEDED = ("zones", "hosts", "machine_types", "image", "ssh_public_key")
 POLL = 1.0
-Start = Callable[[], Started | None]
+Start = Callable[[], Any]
+"""Begins a change and returns it as Started, or None where there is nothing left to do."""
 
 
 class Machines:

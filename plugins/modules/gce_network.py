@@ -157,7 +157,8 @@ from ansible_collections.flux.burst.plugins.module_utils._gce_foundation import 
 from ansible_collections.flux.burst.plugins.module_utils._gce_network import check_range
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import GceSession
 
-WIDEST, NARROWEST = 8, 29
+WIDEST = 8
+NARROWEST = 29
 """Prefix lengths of a subnetwork."""
 NAT_LIMIT = 50
 """How many addresses are worth it: one serves a thousand machines."""

@@ -173,7 +173,8 @@ PARTS: dict[str, Callable[[], bool]] = {
 def main(names: list[str]) -> int:
     """Run the named parts, or all; return the exit code."""
     say(f"# {machine()}")
-    return 0 if all([PARTS[name]() for name in names or PARTS]) else 1
+    done = [PARTS[name]() for name in names or PARTS]
+    return 0 if all(done) else 1
 
 
 if __name__ == "__main__":

@@ -30,7 +30,9 @@ def main(result: str, *command: str) -> int:
         while True:
             os.wait()
     except ChildProcessError:
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        # Nobody is left.
+        pass
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     found = {"wall": wall, "cpu": used.ru_utime + used.ru_stime, "memory": used.ru_maxrss / 1024}
     with open(result, "w") as file:
         json.dump(found, file)

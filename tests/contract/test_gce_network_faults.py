@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from compute_server import ComputeServer
-from test_gce_modules import Modules, changed, held
+from gce_modules import Modules, changed, held
 
 pytestmark = pytest.mark.slow
 

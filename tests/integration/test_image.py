@@ -205,7 +205,7 @@ def test_a_second_run_makes_a_second_image_and_keep_deletes_the_first(
         (["-e", "image_name=Bad"], "image_name: wanted lower case letters"),
         (["-e", f"image_name={ALWAYS_THERE}"], "wanted one that no image has"),
         (["-e", "image_architecture=ARM64"], "image_architecture ARM64, found x86_64"),
-        (["-e", "image_machine_type=none"], "Machine type with name 'none' does not exist"),
+        (["-e", "image_machine_type=none"], "none in us-central1-a: NO_SUCH_MACHINE_TYPE"),
     ],
 )
 def test_a_step_that_fails_leaves_nothing_and_tells_the_cause_at_the_end(
