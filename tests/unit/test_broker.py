@@ -9,6 +9,7 @@ import grp
 import os
 import pwd
 import socket
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +39,19 @@ def test_a_unit_is_what_systemctl_shows() -> None:
 def test_a_unit_that_is_not_there_is_not_loaded() -> None:
     unit = _units.parse("flux.service", "LoadState=not-found\nActiveState=inactive\n")
     assert not unit.loaded and not unit.enabled
+
+
+@pytest.mark.parametrize(("restarts", "wanted"), [(1, ["Config file error"]), (0, [])])
+def test_a_start_that_has_said_nothing_yet_is_told_by_the_automatic_one_before_it(
+    monkeypatch: pytest.MonkeyPatch, restarts: int, wanted: list[str]
+) -> None:
+    def journalctl(words: list[str], **_options: object) -> subprocess.CompletedProcess[str]:
+        before = "" if {"--since", "--sync"} & set(words) else "Config file error\n"
+        return subprocess.CompletedProcess(words, 0, before)
+
+    monkeypatch.setattr(subprocess, "run", journalctl)
+    unit = replace(_units.parse("flux.service", SHOWN), restarts=restarts)
+    assert _units.journal(unit, 5) == wanted
 
 
 @pytest.mark.parametrize(
