@@ -222,7 +222,8 @@ class Nodes:
         }
 
     def _act(self, stage: _reconcile.Stage) -> None:
-        ranks = [self.numbers[change.name] for change in stage]
+        # Flux takes no idset that is out of order.
+        ranks = sorted(self.numbers[change.name] for change in stage)
         targets = {"targets": ",".join(map(str, ranks))}
         if self.params["state"] == "drained":
             self.client.rpc("resource.drain", {**targets, "reason": self.params["reason"]})

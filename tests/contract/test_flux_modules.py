@@ -341,6 +341,14 @@ def test_drain_stop_undrain_leaves_a_name_for_the_next_burst(fresh: Instance) ->
         assert resources(fresh)["ranks"][2]["drain_reason"] is None
 
 
+def test_hosts_may_be_given_in_any_order(shared: Instance) -> None:
+    hosts = ["b-3", "b-1", "b-2"]
+    drained = module(shared, "flux_nodes", hosts=hosts, state="drained", reason="order")
+    assert [rank["drain_reason"] for rank in drained["ranks"]] == ["order"] * 3
+    undrained = module(shared, "flux_nodes", hosts=hosts, state="undrained")
+    assert [rank["drain_reason"] for rank in undrained["ranks"]] == [None] * 3
+
+
 def test_a_node_where_jobs_would_fail_is_found_by_a_command_that_runs_there(
     fresh: Instance,
 ) -> None:

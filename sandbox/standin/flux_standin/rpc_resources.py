@@ -51,9 +51,10 @@ class ResourceMethods:
         return self.lead.journal.follow()
 
     def _targets(self, text: str) -> list[int]:
-        if text.replace("-", "").replace(",", "").strip("[]").isdigit():
-            ranks = lists.ids(text)
-        else:
+        numbers = text.replace("-", "").replace(",", "").strip("[]").isdigit()
+        ranks = lists.ids(text) if numbers else []
+        # What is out of order is no idset, and so are names.
+        if not ranks or ranks != sorted(set(ranks)):
             hosts = [member.host for member in self.lead.members]
             unknown = [name for name in lists.expand(text) if name not in hosts]
             if unknown:
