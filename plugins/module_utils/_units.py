@@ -11,6 +11,8 @@ from pathlib import Path
 
 from ansible_collections.flux.burst.plugins.module_utils._errors import BurstError
 
+AGAIN = "-60s"
+"""As far back, as journalctl takes it, may lie what a start said before the automatic one after it."""
 PROPERTIES = (
     "LoadState",
     "ActiveState",
@@ -100,8 +102,8 @@ def journal(unit: Unit, lines: int) -> list[str]:
     # What a process that died at once has said may not be written yet.
     subprocess.run(["journalctl", "--sync"], capture_output=True, check=False)
     found = _logged(unit.name, lines, unit.started)
-    # A start by hand sets the count to zero, so what was logged before belongs to the same configuration.
-    return found if found or not unit.restarts else _logged(unit.name, lines, "")
+    # A start by hand sets the count to zero, so what was logged just before belongs to the same configuration.
+    return found if found or not unit.restarts else _logged(unit.name, lines, AGAIN)
 
 
 def _logged(name: str, lines: int, since: str) -> list[str]:

@@ -96,7 +96,8 @@ FAULTS = [
         "hostname",
         "mismatched config?",
     ),
-    Fault("a typing error", f"echo 'x = [' >> {CONF}", "configuration", "Config file error"),
+    # An array that is not closed at the end of a file would do too, but makes flux-core 0.88 read without end.
+    Fault("a typing error", f"echo 'x y' >> {CONF}", "configuration", "Config file error"),
     Fault(
         "an unknown key",
         f"sed -i 's/^curve_cert/foo = 1\\ncurve_cert/' {CONF}",
