@@ -134,7 +134,7 @@ def fill(server: ComputeServer, count: int) -> None:
 
 
 def inventories(server: ComputeServer, folder: Path) -> dict[str, Path]:
-    """Write inventory files: of nothing, of ours and of google.cloud's plugin."""
+    """Write inventory files: of nothing, of ours, of google.cloud's plugin, and of that as it is without options."""
     spec = {
         "burst_name": "t",
         "burst_project": server.project,
@@ -150,21 +150,32 @@ def inventories(server: ComputeServer, folder: Path) -> dict[str, Path]:
         "filters": ["labels.flux-burst = t"],
         "hostnames": ["name"],
     }
+    # The groups that ours makes by itself.
+    constructed = {
+        "groups": {"burst_nodes": "labels['flux-burst'] == 't'"},
+        "keyed_groups": [
+            {"key": "labels['flux-burst']", "prefix": "flux_burst"},
+            {"key": "zone", "prefix": "zone"},
+            {"key": "status | lower", "prefix": "state"},
+        ],
+    }
     files = {
         "bare.yml": {"all": {"hosts": {}}},
         "spec.yml": spec,
         "gce.yml": {"plugin": "flux.burst.gce", "specification": "spec.yml"},
-        "gcp.yml": peer,
+        "gcp.yml": {**peer, **constructed},
+        "plain.gcp.yml": peer,
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content))
-    return {"bare": folder / "bare.yml", "ours": folder / "gce.yml", "peer": folder / "gcp.yml"}
+    called = {"bare": "bare", "ours": "gce", "peer": "gcp", "peer without groups": "plain.gcp"}
+    return {name: folder / f"{file}.yml" for name, file in called.items()}
 
 
 def listing(server: ComputeServer, file: Path) -> Cost:
     """Run ansible-inventory on a file."""
     command = [BIN / "ansible-inventory", "-i", file, "--list"]
-    return run(command, environment(server, proxy=file.name == "gcp.yml"))
+    return run(command, environment(server, proxy=file.name.endswith("gcp.yml")))
 
 
 def addresses(listed: str) -> dict[str, str]:
@@ -173,6 +184,16 @@ def addresses(listed: str) -> dict[str, str]:
     return {
         name: it.get("gce_internal_ip") or it["networkInterfaces"][0]["networkIP"]
         for name, it in found["_meta"]["hostvars"].items()
+    }
+
+
+def groups(listed: str) -> dict[str, list[str]]:
+    """Return the machines of each group in an inventory."""
+    found = json.loads(listed)
+    return {
+        name: sorted(it["hosts"])
+        for name, it in found.items()
+        if name != "ungrouped" and it.get("hosts")
     }
 
 
