@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from compute_server import TOP, ComputeServer
+from gce_modules import Modules
 
 pytestmark = pytest.mark.slow
 
@@ -101,7 +102,10 @@ def google() -> Iterator[Google]:
 
 
 def machine_types(around: dict[str, str], **options: Any) -> dict[str, Any]:
-    """Run a module that reads one machine type, in an environment; return what it returns."""
+    """Run a module that reads one machine type, in an environment; return what it returns.
+
+    Not forked as elsewhere: google-auth reads some of that environment as it is imported.
+    """
     arguments = {"zones": ["us-central1-a"], "names": ["n2-standard-4"], **options}
     clean = {key: value for key, value in os.environ.items() if key not in VARIABLES}
     done = subprocess.run(
@@ -245,7 +249,7 @@ def test_a_missing_permission_is_told_with_who_lacks_it_and_the_role_that_has_it
         said = refused(compute_server, method)
     finally:
         compute_server.faults()
-        network(compute_server, "absent")
+        Modules(compute_server, "a").network(state="absent")
     who = "service account burst@sandbox-project.iam.gserviceaccount.com"
     assert (
         f"HTTP 403 forbidden ({message}): give {who} ({compute_server.credentials_file}) " in said
@@ -258,28 +262,7 @@ def refused(server: ComputeServer, method: str) -> str:
     file = str(server.credentials_file)
     if method == "machineTypes.list":
         return str(machine_types({}, credentials_file=file, **endpoint(server))["msg"])
-    return str(network(server, "present")["msg"])
-
-
-def network(server: ComputeServer, state: str) -> dict[str, Any]:
-    """Run gce_network."""
-    arguments = {
-        "burst": "a",
-        "region": "us-central1",
-        "state": state,
-        "credentials_file": str(server.credentials_file),
-        **endpoint(server),
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "ansible_collections.flux.burst.plugins.modules.gce_network"],
-        input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
-        env={**os.environ, "PYTHONPATH": str(TOP / ".cache/collections")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+    return str(Modules(server, "a").network(state="present")["msg"])
 
 
 def test_the_inventory_finds_the_project_of_its_credentials(

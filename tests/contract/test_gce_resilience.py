@@ -6,9 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +17,8 @@ from ansible_collections.flux.burst.plugins.module_utils._gce_auth import Auth
 from ansible_collections.flux.burst.plugins.module_utils._gce_client import GceClient
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import GceSession
 from compute_bodies import FOUNDATION, ZONE, bulk
-from compute_server import TOP, ComputeServer
+from compute_server import ComputeServer
+from gce_modules import Modules
 
 from sandbox.server import validate
 
@@ -214,29 +212,6 @@ def test_an_operation_that_vanished_is_judged_by_what_it_was_for(burst: Burst) -
     burst.client.wait(deletion)
 
 
-def gce_network(server: ComputeServer, state: str) -> dict[str, Any]:
-    """Run the module."""
-    arguments = {
-        "burst": "r",
-        "project": server.project,
-        "region": "us-central1",
-        "state": state,
-        "credentials_file": str(server.credentials_file),
-        "compute_endpoint": server.compute_endpoint,
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "ansible_collections.flux.burst.plugins.modules.gce_network"],
-        input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
-        env={**os.environ, "PYTHONPATH": str(TOP / ".cache/collections")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout.strip().startswith("{"), done.stdout + done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
-
-
 def test_a_stage_tells_every_failure_and_waits_for_the_others(burst: Burst) -> None:
     server = burst.server
     server.faults(
@@ -251,7 +226,7 @@ def test_a_stage_tells_every_failure_and_waits_for_the_others(burst: Burst) -> N
         rule("subnetworks.insert", "hang", seconds=1.0),
         rule("networks.insert", "warning", message="it is old"),
     )
-    failed = gce_network(server, "present")
+    failed = Modules(server, "r").network(state="present")
     for part in (
         "create router r-router, found QUOTA_EXCEEDED (ROUTERS): raise the quota",
         " Also wanted to create ",
@@ -263,9 +238,9 @@ def test_a_stage_tells_every_failure_and_waits_for_the_others(burst: Burst) -> N
     assert subnetwork[0] == 200
     assert server.call("GET", "global/firewalls/r-allow-iap-ssh")[0] == 200
     server.faults()
-    made = gce_network(server, "present")
+    made = Modules(server, "r").network(state="present")
     assert [each["name"] for each in made["resources"]] == ["r-router", "r-allow-internal"]
-    assert gce_network(server, "absent")["changed"]
+    assert Modules(server, "r").network(state="absent")["changed"]
 
 
 def test_all_of_it_is_as_google_would_ask_and_answer(burst: Burst) -> None:
