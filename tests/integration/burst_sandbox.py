@@ -115,6 +115,11 @@ class Sandbox:
         return self.run("ansible-playbook", f"playbooks/{name}.yml", *options, **env)
 
 
+def sandbox_name(what: str) -> str:
+    """Return a test sandbox's name; FLUX_BURST_TEST_SANDBOX keeps those of two checkouts apart."""
+    return f"{os.environ.get('FLUX_BURST_TEST_SANDBOX', 'test')}-{what}"
+
+
 def flux_kinds() -> list[Any]:
     """The kinds of Flux to test with: the stand-in always, the real one where it is installed."""
     real = pytest.param(

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from burst_sandbox import Sandbox, flux_kinds
+from burst_sandbox import Sandbox, flux_kinds, sandbox_name
 
 
 @pytest.fixture(scope="module", params=flux_kinds())
 def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """A fresh sandbox with real machines, taken away at the end."""
-    made = Sandbox(f"test-{request.param}", request.param)
+    made = Sandbox(sandbox_name(request.param), request.param)
     made.command("down")
     try:
         done = made.up()

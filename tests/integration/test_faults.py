@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from burst_sandbox import Run, Sandbox, flux_kinds
+from burst_sandbox import Run, Sandbox, flux_kinds, sandbox_name
 
 pytestmark = pytest.mark.machines
 
@@ -161,7 +161,7 @@ def shell(sandbox: Sandbox, host: str, text: str) -> None:
 @pytest.fixture(scope="module", params=flux_kinds()[:1])
 def burst(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """A burst of three machines with the real Flux."""
-    made = Sandbox("test-faults", request.param)
+    made = Sandbox(sandbox_name("faults"), request.param)
     made.command("down")
     try:
         succeeded(made.up())

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from burst_sandbox import Run, Sandbox, flux_kinds
+from burst_sandbox import Run, Sandbox, flux_kinds, sandbox_name
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import compute_v1
 
@@ -45,7 +45,7 @@ SECRET = (
 def site() -> Iterator[Sandbox]:
     """A sandbox with the real Flux where there is one, else the stand-in."""
     kind = flux_kinds()[0].values[0] if shutil.which("flux") else "standin"
-    made = Sandbox("test-image", kind)
+    made = Sandbox(sandbox_name("image"), kind)
     made.command("down")
     try:
         succeeded(made.up())
