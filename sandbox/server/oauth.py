@@ -25,8 +25,6 @@ from sandbox.server.operations import USER
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 GOOGLES_OWN = "https://oauth2.googleapis.com/token"
 """The audience that google-auth writes, whatever the token_uri is."""
-# google-auth writes Google's own endpoint into its assertions, whatever the file's token_uri.
-GOOGLE = "https://oauth2.googleapis.com/token"
 LIFETIME = 3600
 """Seconds that a token is good for."""
 
