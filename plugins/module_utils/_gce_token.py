@@ -161,9 +161,8 @@ def kept(folder: int, name: str, rejected: str | None) -> str:
         if found.st_uid != os.geteuid() or found.st_mode & 0o077:
             return ""
         expires, _line, token = file.read().strip().partition("\n")
-    if not token or float(expires) < time.time() + FRESH or token == rejected:
-        return ""
-    return token
+    good = expires.isdecimal() and int(expires) >= time.time() + FRESH
+    return token if good and token != rejected else ""
 
 
 def keep(folder: int, name: str, text: str) -> None:
@@ -192,7 +191,7 @@ def main(credentials_file: str, impersonate: str) -> int:
         return 1
     until = getattr(found.credentials, "expiry", None)
     # One that does not say when it ends is for who asked for it, and no more.
-    expires = until.replace(tzinfo=UTC).timestamp() if until else 0
+    expires = int(until.replace(tzinfo=UTC).timestamp()) if until else 0
     sys.stdout.write(f"{expires}\n{token}\n")
     return 0
 

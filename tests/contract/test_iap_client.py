@@ -155,6 +155,47 @@ def test_no_proxy_is_asked_where_none_shall_be(echo_relay: EchoRelay) -> None:
     assert run(options(echo_relay), env, "quit").returncode == 0
 
 
+def with_credentials(server: ComputeServer, tmp_path: Path) -> dict[str, str]:
+    """Return the options of a tunnel that has to fetch its token."""
+    return {
+        "project": server.project,
+        "zone": "us-central1-a",
+        "instance": "nobody",
+        "endpoint": server.iap_endpoint,
+        "ca-file": str(server.ca_file),
+        "credentials-file": str(server.credentials_file),
+        "directory": str(tmp_path / "ours"),
+    }
+
+
+def test_tunnels_that_start_at_once_ask_for_one_token(
+    compute_server: ComputeServer, tmp_path: Path
+) -> None:
+    given = with_credentials(compute_server, tmp_path)
+    log = compute_server.state / "requests.jsonl"
+    before = log.read_text().count('"/token"')
+    many = [
+        subprocess.Popen(
+            command(given), env=environment(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        for _unused in range(8)
+    ]
+    for one in many:
+        assert b"close code 4047" in one.communicate(timeout=30)[1]
+    assert log.read_text().count('"/token"') == before + 1
+
+
+def test_a_kept_token_that_the_relay_does_not_take_is_fetched_anew(
+    compute_server: ComputeServer, tmp_path: Path
+) -> None:
+    given = with_credentials(compute_server, tmp_path)
+    assert run(given, environment()).returncode == 3
+    [kept] = [it for it in (tmp_path / "ours").iterdir() if not it.suffix]
+    kept.write_text("99999999999\nya29.revoked\n")
+    assert "close code 4047" in run(given, environment()).stderr
+    assert "ya29.revoked" not in kept.read_text()
+
+
 @pytest.mark.parametrize("missing", ["--zone", "--instance"])
 def test_a_wrong_command_line_is_told(echo_relay: EchoRelay, missing: str) -> None:
     given = {name: it for name, it in options(echo_relay).items() if f"--{name}" != missing}
