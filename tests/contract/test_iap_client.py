@@ -196,6 +196,17 @@ def test_a_kept_token_that_the_relay_does_not_take_is_fetched_anew(
     assert "ya29.revoked" not in kept.read_text()
 
 
+def test_it_imports_nothing_that_starts_slowly() -> None:
+    """It is started once for each machine; tests/bench measures what that costs."""
+    python, *words = command({})
+    done = subprocess.run(
+        [python, "-X", "importtime", *words, "--help"], capture_output=True, text=True, check=True
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "select" in imported
+    assert not imported & {"asyncio", "aiohttp", "dataclasses", "google.auth", "json", "subprocess"}
+
+
 @pytest.mark.parametrize("missing", ["--zone", "--instance"])
 def test_a_wrong_command_line_is_told(echo_relay: EchoRelay, missing: str) -> None:
     given = {name: it for name, it in options(echo_relay).items() if f"--{name}" != missing}
