@@ -1,7 +1,7 @@
 # Copyright: flux.burst contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The sandbox's relay in front of a machine that echoes what it gets, in a thread of the test."""
+"""The sandbox's relay in front of a machine that echoes what it gets, or does something else, in a thread."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,14 +28,18 @@ REFUSING_MACHINE = MachineSpec("sandbox-site", "deaf-0", "site", "10.77.0.11", 2
 
 
 class EchoBackend(RecordsBackend):
-    """Connects to a thread that echoes, and counts what it got; "quit" at the end of data hangs up."""
+    """Connects to a thread that serves one end of a pair."""
+
+    def __init__(self, serve: Callable[[socket.socket], None]) -> None:
+        super().__init__()
+        self.serve = serve
 
     def connect(self, project: str, name: str, port: int) -> socket.socket:
-        """Return one end of a pair whose other end echoes."""
+        """Return the other end."""
         if name != MACHINE.name:
             raise ConnectionRefusedError
         ours, theirs = socket.socketpair()
-        threading.Thread(target=echo, args=(theirs,), daemon=True).start()
+        threading.Thread(target=self.serve, args=(theirs,), daemon=True).start()
         return ours
 
 
@@ -60,17 +64,21 @@ class EchoRelay:
 
 
 @contextmanager
-def echoing(state: Path) -> Iterator[EchoRelay]:
-    """Run a relay with its files in a directory."""
+def echoing(
+    state: Path,
+    serve: Callable[[socket.socket], None] = echo,
+    relay_of: Callable[[Cloud, Tokens], Relay] = Relay,
+) -> Iterator[EchoRelay]:
+    """Run a relay with its files in a directory; what serves the machine's ports may be given."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
 
     async def start() -> tuple[web.AppRunner, EchoRelay]:
-        cloud, tokens = Cloud(EchoBackend()), Tokens("http://127.0.0.1/token")
+        cloud, tokens = Cloud(EchoBackend(serve)), Tokens("http://127.0.0.1/token")
         tokens.write(state)
         site_project.register(cloud, [MACHINE, REFUSING_MACHINE])
-        runner = web.AppRunner(Relay(cloud, tokens).application(), shutdown_timeout=0.1)
+        runner = web.AppRunner(relay_of(cloud, tokens).application(), shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls.make(state))
         await site.start()
