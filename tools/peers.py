@@ -4,7 +4,7 @@
 """What benches and tests compare ours with, or need beside it, fetched into a place of its own.
 
 google.cloud: Galaxy need not be in reach, the package `ansible` on the Python package index carries it. Of its 54 MB
-only that collection is kept, and run by our own ansible-core. sshd: where the machine has none, that of its distribution.
+only that collection is kept, and run by our own ansible-core. sshd: where the machine has none, its distribution's.
 """
 
 from __future__ import annotations

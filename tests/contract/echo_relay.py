@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,20 +23,20 @@ from sandbox.server.oauth import Tokens
 from sandbox.server.relay import Relay
 from sandbox.server.state import Cloud
 
-MACHINE = MachineSpec("sandbox-site", "echo-0", "site", "10.77.0.10", 24, "10.77.0.1")
-REFUSING_MACHINE = MachineSpec("sandbox-site", "deaf-0", "site", "10.77.0.11", 24, "10.77.0.1")
+NAMES = ("echo-0", "deaf-0")
+"""The machine that is served, and one that refuses."""
 
 
 class EchoBackend(RecordsBackend):
     """Connects to a thread that serves one end of a pair."""
 
-    def __init__(self, serve: Callable[[socket.socket], None]) -> None:
+    def __init__(self, serve: Callable[[socket.socket], None] | None = None) -> None:
         super().__init__()
-        self.serve = serve
+        self.serve = serve or echo
 
     def connect(self, project: str, name: str, port: int) -> socket.socket:
         """Return the other end."""
-        if name != MACHINE.name:
+        if name != NAMES[0]:
             raise ConnectionRefusedError
         ours, theirs = socket.socketpair()
         threading.Thread(target=self.serve, args=(theirs,), daemon=True).start()
@@ -66,18 +66,22 @@ class EchoRelay:
 @contextmanager
 def echoing(
     state: Path,
-    serve: Callable[[socket.socket], None] = echo,
+    backend: RecordsBackend | None = None,
     relay_of: Callable[[Cloud, Tokens], Relay] = Relay,
+    names: Sequence[str] = NAMES,
 ) -> Iterator[EchoRelay]:
-    """Run a relay with its files in a directory; what serves the machine's ports may be given."""
+    """Run a relay with its files in a directory; what connects to the machines, and their names, may be given."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
 
     async def start() -> tuple[web.AppRunner, EchoRelay]:
-        cloud, tokens = Cloud(EchoBackend(serve)), Tokens("http://127.0.0.1/token")
+        cloud, tokens = Cloud(backend or EchoBackend()), Tokens("http://127.0.0.1/token")
         tokens.write(state)
-        site_project.register(cloud, [MACHINE, REFUSING_MACHINE])
+        where = ("10.77.0.10", 24, "10.77.0.1")
+        site_project.register(
+            cloud, [MachineSpec("sandbox-site", it, "site", *where) for it in names]
+        )
         runner = web.AppRunner(relay_of(cloud, tokens).application(), shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls.make(state))

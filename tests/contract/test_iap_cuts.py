@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from echo_relay import EchoRelay, echoing
+from echo_relay import EchoBackend, EchoRelay, echoing
 from fault_relay import FaultRelay
 from tunnel_program import peak, running
 
@@ -100,7 +100,10 @@ def transfer(seed: int, slow_reader: bool, slow_target: bool) -> tuple[End, End,
         relays.append(FaultRelay(*parts, random.Random(seed), every, FAULTS))  # type: ignore[arg-type]
         return relays[-1]
 
-    with tempfile.TemporaryDirectory() as state, echoing(Path(state), serve, relay_of) as relay:
+    with (
+        tempfile.TemporaryDirectory() as state,
+        echoing(Path(state), EchoBackend(serve), relay_of) as relay,
+    ):
         memory = carried(relay, ours, done)
     return ours, theirs, relays[0].happened, memory
 

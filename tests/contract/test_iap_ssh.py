@@ -11,12 +11,12 @@ import shlex
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from connect_proxy import copy
-from echo_relay import EchoRelay, echoing
+from echo_relay import EchoBackend, EchoRelay, echoing
 from fault_relay import FaultRelay
 from real_sshd import Sshd, serving_ssh
 from tunnel_program import command, environment, options
@@ -39,15 +39,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         raise
 
 
-def leading_to(server: Sshd) -> Callable[[socket.socket], None]:
-    """Return what splices a connection of the relay's to sshd."""
+def leading_to(server: Sshd) -> EchoBackend:
+    """Return what splices the relay's connections to sshd."""
 
     def serve(end: socket.socket) -> None:
         with end, socket.create_connection(("127.0.0.1", server.port)) as there:
             threading.Thread(target=copy, args=(end, there), daemon=True).start()
             copy(there, end)
 
-    return serve
+    return EchoBackend(serve)
 
 
 def ssh(
