@@ -65,24 +65,27 @@ XOR = _xor_tables()
 """By a byte of the masking key: what it makes of each byte."""
 
 
-def masked(data: bytes, key: bytes) -> bytearray:
-    """Return data under a masking key of four bytes: a quarter at a time, which needs no loop over bytes."""
-    made = bytearray(len(data))
+def mask(data: bytearray, start: int, key: bytes) -> None:
+    """Put what begins at an offset under a masking key of four bytes, a quarter at a time: no loop over bytes."""
     for place in range(4):
-        made[place::4] = data[place::4].translate(XOR[key[place]])
-    return made
+        quarter = slice(start + place, None, 4)
+        data[quarter] = data[quarter].translate(XOR[key[place]])
 
 
-def frame(opcode: int, payload: bytes) -> bytes:
-    """Return a whole message, or a control frame, as a client sends it."""
+def add_frame(out: bytearray, opcode: int, payload: bytes) -> None:
+    """Append a whole message, or a control frame, as a client sends it."""
     size, key = len(payload), os.urandom(4)
+    out.append(0x80 | opcode)
     if size < 126:
-        length = bytes((0x80 | size,))
+        out.append(0x80 | size)
     elif size < 1 << 16:
-        length = b"\xfe" + size.to_bytes(2, "big")
+        out += b"\xfe" + size.to_bytes(2, "big")
     else:
-        length = b"\xff" + size.to_bytes(8, "big")
-    return b"".join((bytes((0x80 | opcode,)), length, key, masked(payload, key)))
+        out += b"\xff" + size.to_bytes(8, "big")
+    out += key
+    start = len(out)
+    out += payload
+    mask(out, start, key)
 
 
 class Frames:
@@ -212,8 +215,9 @@ class WebSocket:
     def flush(self) -> bool:
         """Send what is left, and the answer to a ping; return whether all is gone. Raises NetworkError."""
         if not self._out and self._frames.ping is not None and not self.closing:
-            self._out = memoryview(frame(PONG, self._frames.ping))
-            self._frames.ping = None
+            pong = bytearray()
+            add_frame(pong, PONG, self._frames.ping)
+            self._out, self._frames.ping = memoryview(pong), None
         while self._out:
             try:
                 sent = self._socket.send(self._out)
@@ -228,13 +232,18 @@ class WebSocket:
 
     def send(self, *messages: bytes) -> None:
         """Send messages, after `flush` returned True. Raises NetworkError."""
-        self._out = memoryview(b"".join([frame(BINARY, message) for message in messages]))
+        out = bytearray()
+        for message in messages:
+            add_frame(out, BINARY, message)
+        self._out = memoryview(out)
         self.flush()
 
     def close(self, code: int) -> None:
         """Send a close, after `flush` returned True; nothing can be sent after it. Raises NetworkError."""
         self.closing = True
-        self._out = memoryview(frame(CLOSE, code.to_bytes(2, "big")))
+        out = bytearray()
+        add_frame(out, CLOSE, code.to_bytes(2, "big"))
+        self._out = memoryview(out)
         self.flush()
 
     def drop(self) -> None:

@@ -59,10 +59,10 @@ def test_data_is_cut_into_messages_of_at_most_16384_bytes(data: bytes) -> None:
     assert stream.messages() == []
 
 
-def test_an_acknowledgement_never_waits_behind_more_than_four_messages() -> None:
+def test_an_acknowledgement_never_waits_behind_more_than_eight_messages() -> None:
     stream = connected()
     stream.unacked += bytes(1_000_000)
-    assert len(stream.messages()) == 4
+    assert len(stream.messages()) == 8
 
 
 @given(st.lists(st.binary(min_size=1, max_size=50)), st.data())

@@ -18,19 +18,28 @@ from ansible_collections.flux.burst.plugins.module_utils._websocket import (
     ProtocolError,
     Refused,
     WebSocket,
+    add_frame,
     dial,
-    frame,
-    masked,
+    mask,
     proxy_of,
 )
 from hypothesis import given
 from hypothesis import strategies as st
 
 
-@given(st.binary(max_size=300), st.binary(min_size=4, max_size=4))
-def test_a_mask_is_the_key_over_and_over(data: bytes, key: bytes) -> None:
-    wanted = bytes(byte ^ mask for byte, mask in zip(data, itertools.cycle(key), strict=False))
-    assert masked(data, key) == wanted
+def masked(data: bytes, key: bytes) -> bytes:
+    """Return data under a key, or what was under it."""
+    made = bytearray(data)
+    mask(made, 0, key)
+    return bytes(made)
+
+
+@given(st.binary(max_size=300), st.binary(min_size=4, max_size=4), st.binary(max_size=9))
+def test_a_mask_is_the_key_over_and_over(data: bytes, key: bytes, before: bytes) -> None:
+    made = bytearray(before + data)
+    mask(made, len(before), key)
+    wanted = bytes(byte ^ other for byte, other in zip(data, itertools.cycle(key), strict=False))
+    assert made == before + wanted
 
 
 @pytest.mark.parametrize(
@@ -45,7 +54,9 @@ def test_a_mask_is_the_key_over_and_over(data: bytes, key: bytes) -> None:
 )
 def test_a_frame_says_its_size_in_the_shortest_way_and_is_masked(size: int, head: bytes) -> None:
     data = bytes(size)
-    made = frame(2, data)
+    made = bytearray(b"before")
+    add_frame(made, 2, data)
+    made = made.removeprefix(b"before")
     assert made.startswith(head)
     key, rest = made[len(head) : len(head) + 4], made[len(head) + 4 :]
     assert masked(rest, key) == data
