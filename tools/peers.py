@@ -1,14 +1,15 @@
 # Copyright: flux.burst contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The collection that benches and tests compare ours with, google.cloud, in a collections path of its own.
+"""What benches and tests compare ours with, or need beside it, fetched into a place of its own.
 
-Galaxy need not be in reach: the package `ansible` on the Python package index carries it. Of its 54 MB only that
-collection is kept, and run by our own ansible-core.
+google.cloud: Galaxy need not be in reach, the package `ansible` on the Python package index carries it. Of its 54 MB
+only that collection is kept, and run by our own ansible-core. sshd: where the machine has none, its distribution's.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ PEERS = Path(__file__).resolve().parent.parent / ".cache" / "peers"
 COLLECTION = PEERS / "ansible_collections" / "google" / "cloud"
 PACKAGE = "ansible==12.3.0"
 INSIDE = "ansible_collections/google/cloud/"
+DEBIAN_PACKAGES = ("openssh-server", "libwrap0")
 
 
 class PeersError(Exception):
@@ -62,3 +64,36 @@ def _unpack(wheel: Path, folder: Path) -> None:
         if not names:
             raise PeersError(f"wanted google.cloud in {wheel.name}, found no such collection.")
         archive.extractall(folder, names)
+
+
+def sshd() -> tuple[Path, Path | None]:
+    """Return sshd and the directory of libraries that it needs, if any, both fetched if missing. Raises PeersError."""
+    found = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    if found:
+        return Path(found), None
+    top = PEERS / "openssh-server"
+    if not top.is_dir():
+        PEERS.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=PEERS) as folder:
+            _unpack_debian(Path(folder))
+            shutil.move(Path(folder) / "tree", top)
+    [libraries] = (path.parent for path in top.glob("usr/lib/*/libwrap.so.0"))
+    return top / "usr/sbin/sshd", libraries
+
+
+def _unpack_debian(folder: Path) -> None:
+    """Unpack Debian's packages below `tree`. The directory may be one that apt's own user does not see."""
+    apt = ["apt-get", "download", "--quiet", "--option", "APT::Sandbox::User=root"]
+    try:
+        _run([*apt, *DEBIAN_PACKAGES], folder)
+        for package in folder.glob("*.deb"):
+            _run(["dpkg", "--extract", str(package), "tree"], folder)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise PeersError(
+            f"wanted sshd, found neither it nor a Debian that gives it ({error}): install openssh-server.",
+            absent=True,
+        ) from None
+
+
+def _run(command: list[str], folder: Path) -> None:
+    subprocess.run(command, cwd=folder, capture_output=True, check=True)

@@ -16,10 +16,10 @@ description:
     a host for as long as ssh's master connection lives.
   - Host keys are verified. They come from the guest attributes that a machine publishes at boot, read with the same
     credentials as everything else.
-  - The access token is fetched by the process that holds the tunnel. It is in no argument, environment or file.
+  - The access token is fetched once for all hosts, and kept in O(known_hosts_dir) in a file that only its owner reads.
+    It is in no argument and no environment.
 requirements:
   - ssh, the OpenSSH client
-  - aiohttp
   - google-auth
   - requests
 options:
@@ -96,7 +96,7 @@ options:
       - name: FLUX_BURST_IMPERSONATE_SERVICE_ACCOUNT
       - name: GOOGLE_IMPERSONATE_SERVICE_ACCOUNT
   known_hosts_dir:
-    description: Directory for one file of host keys per machine.
+    description: Directory for a file of host keys per machine and for the access token. Nobody else may write to it.
     type: path
     default: ~/.ansible/flux_burst
     env:
@@ -209,7 +209,8 @@ class Connection(SshConnection):
             if value:
                 command += [f"--{name}", str(value)]
         command += ["--port", str(self.get_option("port") or 22)]
-        return [*command, "--error-file", str(self._error_file)]
+        directory = str(self._error_file.parent)
+        return [*command, "--directory", directory, "--error-file", str(self._error_file)]
 
 
 def ssh_options(proxy_command: list[str], known_hosts: Path, alias: str) -> list[str]:

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Whose Google credentials: from a token, a file or the machine, and perhaps another service account's through them.
 
-google-auth is imported when credentials are loaded, and of it only what their kind needs. Nothing of Ansible is: the
-tunnel's process loads them too.
+google-auth is imported when credentials are loaded, and of it only what their kind needs. Nothing of Ansible is: who
+fetches a token for the tunnels loads them too.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from ansible_collections.flux.burst.plugins.module_utils._gce_refusal import (
     grant,
     missing_permissions,
 )
+from ansible_collections.flux.burst.plugins.module_utils._gce_token import (
+    FILE_VARIABLE,
+    IMPERSONATE_VARIABLES,
+    TOKEN_VARIABLES,
+    environment,
+)
 
 CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
 IAM_ENDPOINT = "https://iamcredentials.googleapis.com"
-FILE_VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS"
 PROJECT_VARIABLE = "GOOGLE_CLOUD_PROJECT"
-TOKEN_VARIABLES = ("FLUX_BURST_ACCESS_TOKEN", "GOOGLE_OAUTH_ACCESS_TOKEN")
-IMPERSONATE_VARIABLES = (
-    "FLUX_BURST_IMPERSONATE_SERVICE_ACCOUNT",
-    "GOOGLE_IMPERSONATE_SERVICE_ACCOUNT",
-)
 IAM_VARIABLE = "FLUX_BURST_IAM_ENDPOINT"
 AWS_TOKEN = "urn:ietf:params:aws:token-type:aws4_request"
 ADVICE = "set burst_credentials_file, or run gcloud auth application-default login."
@@ -64,9 +64,9 @@ class Auth:
         """Return what the environment says beside these two, for who has no module's options."""
         return cls(
             credentials_file=credentials_file,
-            access_token=_environment(*TOKEN_VARIABLES),
-            impersonate_service_account=impersonate or _environment(*IMPERSONATE_VARIABLES),
-            iam_endpoint=_environment(IAM_VARIABLE) or IAM_ENDPOINT,
+            access_token=environment(*TOKEN_VARIABLES),
+            impersonate_service_account=impersonate or environment(*IMPERSONATE_VARIABLES),
+            iam_endpoint=environment(IAM_VARIABLE) or IAM_ENDPOINT,
         )
 
 
@@ -167,10 +167,6 @@ def _asked_project(identity: Identity) -> str | None:
     except google.auth.exceptions.GoogleAuthError as error:
         raise identity.refused("the project", error) from None
     return found
-
-
-def _environment(*names: str) -> str | None:
-    return next((os.environ[name] for name in names if os.environ.get(name)), None)
 
 
 def _from_file(path: str, scopes: tuple[str, ...]) -> Identity:

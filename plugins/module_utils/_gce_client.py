@@ -23,12 +23,9 @@ from ansible.module_utils.common import warnings
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
 from ansible_collections.flux.burst.plugins.module_utils._gce_auth import (
     CLOUD_PLATFORM,
-    FILE_VARIABLE,
     IAM_ENDPOINT,
     IAM_VARIABLE,
-    IMPERSONATE_VARIABLES,
     PROJECT_VARIABLE,
-    TOKEN_VARIABLES,
     Auth,
     first_line,
     load,
@@ -45,6 +42,11 @@ from ansible_collections.flux.burst.plugins.module_utils._gce_retry import (
     persist,
 )
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import NOT_FOUND, last_part
+from ansible_collections.flux.burst.plugins.module_utils._gce_token import (
+    FILE_VARIABLE,
+    IMPERSONATE_VARIABLES,
+    TOKEN_VARIABLES,
+)
 
 # Kept in sync with doc_fragments/_gce.py.
 ACCESS: dict[str, Any] = {

@@ -171,10 +171,11 @@ class Tunnel:
             raise Fatal(INVALID_DATA, f"a data message says {length} bytes and has {len(data)}")
         try:
             self._writer.write(data)
+            # A connection that breaks while the instance is slow must not make the client send it again.
+            self._received += length
             await self._writer.drain()
         except OSError:
             raise Fatal(WRITE_FAILED, "the instance does not take data any more") from None
-        self._received += length
 
     async def _acknowledge_received(self, socket: web.WebSocketResponse, over: int) -> None:
         if self._received - self._acked > over:

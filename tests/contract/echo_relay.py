@@ -1,7 +1,7 @@
 # Copyright: flux.burst contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The sandbox's relay in front of a machine that echoes what it gets, in a thread of the test."""
+"""The sandbox's relay in front of a machine that echoes what it gets, or does something else, in a thread."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,19 +23,23 @@ from sandbox.server.oauth import Tokens
 from sandbox.server.relay import Relay
 from sandbox.server.state import Cloud
 
-MACHINE = MachineSpec("sandbox-site", "echo-0", "site", "10.77.0.10", 24, "10.77.0.1")
-REFUSING_MACHINE = MachineSpec("sandbox-site", "deaf-0", "site", "10.77.0.11", 24, "10.77.0.1")
+NAMES = ("echo-0", "deaf-0")
+"""The machine that is served, and one that refuses."""
 
 
 class EchoBackend(RecordsBackend):
-    """Connects to a thread that echoes, and counts what it got; "quit" at the end of data hangs up."""
+    """Connects to a thread that serves one end of a pair."""
+
+    def __init__(self, serve: Callable[[socket.socket], None] | None = None) -> None:
+        super().__init__()
+        self.serve = serve or echo
 
     def connect(self, project: str, name: str, port: int) -> socket.socket:
-        """Return one end of a pair whose other end echoes."""
-        if name != MACHINE.name:
+        """Return the other end."""
+        if name != NAMES[0]:
             raise ConnectionRefusedError
         ours, theirs = socket.socketpair()
-        threading.Thread(target=echo, args=(theirs,), daemon=True).start()
+        threading.Thread(target=self.serve, args=(theirs,), daemon=True).start()
         return ours
 
 
@@ -60,17 +64,25 @@ class EchoRelay:
 
 
 @contextmanager
-def echoing(state: Path) -> Iterator[EchoRelay]:
-    """Run a relay with its files in a directory."""
+def echoing(
+    state: Path,
+    backend: RecordsBackend | None = None,
+    relay_of: Callable[[Cloud, Tokens], Relay] = Relay,
+    names: Sequence[str] = NAMES,
+) -> Iterator[EchoRelay]:
+    """Run a relay with its files in a directory; what connects to the machines, and their names, may be given."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
 
     async def start() -> tuple[web.AppRunner, EchoRelay]:
-        cloud, tokens = Cloud(EchoBackend()), Tokens("http://127.0.0.1/token")
+        cloud, tokens = Cloud(backend or EchoBackend()), Tokens("http://127.0.0.1/token")
         tokens.write(state)
-        site_project.register(cloud, [MACHINE, REFUSING_MACHINE])
-        runner = web.AppRunner(Relay(cloud, tokens).application(), shutdown_timeout=0.1)
+        where = ("10.77.0.10", 24, "10.77.0.1")
+        site_project.register(
+            cloud, [MachineSpec("sandbox-site", it, "site", *where) for it in names]
+        )
+        runner = web.AppRunner(relay_of(cloud, tokens).application(), shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls.make(state))
         await site.start()

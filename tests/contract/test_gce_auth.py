@@ -296,7 +296,7 @@ def test_the_inventory_finds_the_project_of_its_credentials(
 
 
 def test_the_tunnel_acts_as_the_other_account_too(
-    compute_server: ComputeServer, google: Google
+    compute_server: ComputeServer, google: Google, tmp_path: Path
 ) -> None:
     google.denies = True
     words = {
@@ -307,6 +307,7 @@ def test_the_tunnel_acts_as_the_other_account_too(
         "ca-file": str(compute_server.ca_file),
         "credentials-file": str(compute_server.credentials_file),
         "impersonate-service-account": TARGET,
+        "directory": str(tmp_path / "ours"),
     }
     program = TOP / ".cache/collections/ansible_collections/flux/burst/plugins/module_utils/_iap.py"
     done = subprocess.run(
@@ -317,6 +318,6 @@ def test_the_tunnel_acts_as_the_other_account_too(
         text=True,
         check=False,
     )
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert f"iap: wanted an access token with service account {TARGET}, impersonated" in done.stderr
     assert "roles/iam.serviceAccountTokenCreator" in done.stderr
