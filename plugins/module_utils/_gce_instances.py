@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from ansible_collections.flux.burst.plugins.module_utils._errors import GceError, SpecError
+from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
 from ansible_collections.flux.burst.plugins.module_utils._gce_network import description
 from ansible_collections.flux.burst.plugins.module_utils._gce_place import Place
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import LABEL, last_part
 from ansible_collections.flux.burst.plugins.module_utils._reconcile import Change, Stage
-from ansible_collections.flux.burst.plugins.module_utils._spec import one_region, seconds
+from ansible_collections.flux.burst.plugins.module_utils._spec import duration, one_region
 
 NAMESPACE = uuid.UUID("6f3a2f0e-58f5-4d57-9f19-2f1f8c6f6a11")
 ALIVE = ("PROVISIONING", "STAGING", "RUNNING", "REPAIRING")
@@ -24,7 +24,7 @@ DEAD = ("PENDING_STOP", "STOPPING", "STOPPED", "TERMINATED")
 # What is read of a machine that is managed here.
 FIELDS = (
     "id,name,zone,status,creationTimestamp,machineType,labels,labelFingerprint,metadata,tags(items),"
-    "networkInterfaces(networkIP,subnetwork),scheduling,disks(diskSizeGb),serviceAccounts(email),"
+    "networkInterfaces(networkIP,subnetwork,accessConfigs/natIP),scheduling,disks(diskSizeGb),serviceAccounts(email),"
     "guestAccelerators,minCpuPlatform"
 )
 PREEMPTED = "compute.instances.preempted"
@@ -51,12 +51,11 @@ def labels(params: Mapping[str, Any]) -> dict[str, str]:
 
 def metadata(params: Mapping[str, Any]) -> dict[str, str]:
     """Return the metadata that every machine of a burst has. It never holds a secret."""
-    return {
-        "block-project-ssh-keys": "TRUE",
-        "enable-guest-attributes": "TRUE",
-        "enable-oslogin": "FALSE",
-        "ssh-keys": f"{params['ssh_user']}:{params['ssh_public_key'].strip()}",
-    }
+    made = {"block-project-ssh-keys": "TRUE", "enable-guest-attributes": "TRUE"}
+    if params["os_login"]:
+        return {**made, "enable-oslogin": "TRUE"}
+    keys = f"{params['ssh_user']}:{params['ssh_public_key'].strip()}"
+    return {**made, "enable-oslogin": "FALSE", "ssh-keys": keys}
 
 
 def placement_name(burst: str) -> str:
@@ -95,14 +94,18 @@ def bulk_body(params: Mapping[str, Any], hosts: Sequence[str], place: Place) -> 
         "instanceProperties": {
             "machineType": place.machine_type,
             "disks": [_disk(params)],
-            # Without accessConfigs a machine has no public address.
-            "networkInterfaces": [{"subnetwork": subnetwork(params)}],
+            "networkInterfaces": [_nic(params)],
             "labels": labels(params),
             "metadata": {"items": _items(metadata(params))},
             "scheduling": _scheduling(params, place),
             **_optional(params),
         },
     }
+
+
+def _nic(params: Mapping[str, Any]) -> dict[str, Any]:
+    public = {"accessConfigs": [{"type": "ONE_TO_ONE_NAT", "name": "external-nat"}]}
+    return {"subnetwork": subnetwork(params), **(public if params["public_address"] else {})}
 
 
 def _disk(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,12 +169,7 @@ def _optional(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def fuse(text: str) -> int:
     """Return a machine's longest life in seconds. Raises SpecError."""
-    try:
-        return seconds(text)
-    except ValueError:
-        raise SpecError(
-            f"max_run_duration: wanted a number with s, m, h or d, such as 4h, found '{text}'."
-        ) from None
+    return duration("max_run_duration", text)
 
 
 def _items(pairs: Mapping[str, str]) -> list[dict[str, str]]:
@@ -276,6 +274,8 @@ def _fixed(
     added = params["accelerator_count"] if params["accelerator_type"] else 0
     yield "machine_types", params["machine_types"], last_part(instance["machineType"])
     yield "zones", params["zones"], last_part(instance["zone"])
+    nic = (instance.get("networkInterfaces") or [{}])[0]
+    yield "public_address", params["public_address"], bool(nic.get("accessConfigs"))
     yield "spot", params["spot"], scheduling.get("provisioningModel") == "SPOT"
     yield (
         "max_run_duration",

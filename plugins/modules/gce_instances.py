@@ -12,7 +12,8 @@ version_added: 0.1.0
 description:
   - Creates the machines that are missing in one bulk request, all of them or none, and waits until Compute Engine says
     that they run. The connection plugin waits for their SSH host keys, which they publish at boot.
-  - They have no public address, boot from one image, and end by themselves after O(max_run_duration).
+  - They have no public address unless they are given one (O(public_address)), boot from one image, and end by
+    themselves after O(max_run_duration).
   - Labels and metadata of machines that exist are put right.
 author:
   - flux.burst contributors (@flux-framework)
@@ -60,6 +61,10 @@ options:
       - Subnetwork of the machines, as C(projects/PROJECT/regions/REGION/subnetworks/NAME). By default the one that
         M(flux.burst.gce_network) makes for the burst.
     type: str
+  public_address:
+    description: Give each machine a public address, for SSH that does not go through the Identity-Aware Proxy.
+    type: bool
+    default: false
   tags:
     description: Network tags.
     type: list
@@ -119,8 +124,13 @@ options:
     type: str
     default: burst
   ssh_public_key:
-    description: That user's public SSH key.
+    description: That user's public SSH key. Not needed with O(os_login).
     type: str
+  os_login:
+    description:
+      - Let in whom OS Login lets in (see M(flux.burst.gce_os_login)), instead of O(ssh_user).
+    type: bool
+    default: false
   boot_timeout:
     description: How long the machines may take until Compute Engine says that they run, in seconds.
     type: int
@@ -180,6 +190,7 @@ instances:
       status: RUNNING
       machine_type: n2-standard-4
       internal_ip: 10.10.0.2
+      external_ip: ""
 project:
   description: Their project, which the credentials tell where O(project) is not given.
   returned: success
@@ -297,7 +308,7 @@ from ansible_collections.flux.burst.plugins.module_utils._gce_session import (
 )
 from ansible_collections.flux.burst.plugins.module_utils._spec import one_region
 
-NEEDED = ("zones", "hosts", "machine_types", "image", "ssh_public_key")
+NEEDED = ("zones", "hosts", "machine_types", "image")
 POLL = 1.0
 Start = Callable[[], Any]
 """Begins a change and returns it as Started, or None where there is nothing left to do."""
@@ -478,6 +489,7 @@ def main() -> None:
             "disk_size_gb": {"type": "int", "default": 20},
             "disk_type": {"type": "str", "default": "pd-balanced"},
             "subnetwork": {"type": "str"},
+            "public_address": {"type": "bool", "default": False},
             "tags": {"type": "list", "elements": "str", "default": []},
             "service_account": {"type": "str"},
             "service_account_scopes": {
@@ -497,6 +509,7 @@ def main() -> None:
             "max_run_duration": {"type": "str", "default": "4h"},
             "ssh_user": {"type": "str", "default": "burst"},
             "ssh_public_key": {"type": "str", "no_log": False},
+            "os_login": {"type": "bool", "default": False},
             "boot_timeout": {"type": "int", "default": 300},
         },
         required_if=[("state", "present", NEEDED)],
@@ -504,7 +517,8 @@ def main() -> None:
     )
     with failing_module(module):
         params = with_project(module.params)
-        missing = [name for name in NEEDED if params[name] is None]
+        needed = NEEDED if params["os_login"] else (*NEEDED, "ssh_public_key")
+        missing = [name for name in needed if params[name] is None]
         if params["state"] == "present" and missing:
             # A variable that is null counts as given for required_if.
             raise SpecError(f"{', '.join(missing)}: wanted a value for state=present, found null.")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ipaddress
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,8 @@ RUN_SECONDS = (30, 120 * 24 * 3600)
 """The shortest and longest maxRunDuration."""
 
 BULK_LIMIT = 5000
+PUBLIC = ipaddress.IPv4Network("198.18.0.0/15")
+"""Where public addresses are from: a range that no network of the internet has."""
 ARCHITECTURE = "X86_64"
 """What the sandbox boots: an image of another architecture is a record only."""
 
@@ -66,6 +69,16 @@ def ssh_keys(metadata: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(
         (user.strip(), key.strip()) for user, _unused, key in pairs if user.strip() and key.strip()
     )
+
+
+def os_login(instance: Resource) -> bool:
+    """Return whether an instance lets in whom OS Login lets in, and nobody else."""
+    return metadata_items(instance).get("enable-oslogin", "").lower() in ("true", "1", "y")
+
+
+def let_in(cloud: Cloud, instance: Resource) -> tuple[tuple[str, str], ...]:
+    """Return (user, public key) of everyone whom an instance lets in."""
+    return cloud.logins() if os_login(instance) else ssh_keys(metadata_items(instance))
 
 
 def max_run_seconds(instance: Resource) -> int:
@@ -247,7 +260,13 @@ def check_metadata(metadata: Resource | None) -> Resource:
     return made | ({"items": items} if items else {})
 
 
-def _nic(body: Resource, place: Place, address: str) -> Resource:
+def _public_address(key: Key) -> str:
+    """Return a machine's ephemeral public address. Nothing routes to it."""
+    offset = zlib.crc32(key.path.encode()) % PUBLIC.num_addresses
+    return str(PUBLIC.network_address + offset)
+
+
+def _nic(key: Key, body: Resource, place: Place, address: str) -> Resource:
     given = body["networkInterfaces"][0]
     nic: Resource = {
         "kind": "compute#networkInterface",
@@ -260,7 +279,13 @@ def _nic(body: Resource, place: Place, address: str) -> Resource:
     }
     if given.get("accessConfigs"):
         nic["accessConfigs"] = [
-            {"kind": "compute#accessConfig", "type": "ONE_TO_ONE_NAT", "name": "external-nat", **it}
+            {
+                "kind": "compute#accessConfig",
+                "type": "ONE_TO_ONE_NAT",
+                "name": "external-nat",
+                "natIP": _public_address(key),
+                **it,
+            }
             for it in given["accessConfigs"]
         ]
     return {**nic, "fingerprint": fingerprint(nic)}
@@ -293,7 +318,7 @@ def build(call: Call, key: Key, body: Resource, place: Place, address: str) -> R
         "deletionProtection": bool(body.get("deletionProtection")),
         "startRestricted": False,
         "disks": _disks(call, body, key.name),
-        "networkInterfaces": [_nic(body, place, address)],
+        "networkInterfaces": [_nic(key, body, place, address)],
         "metadata": check_metadata(body.get("metadata")),
         "tags": {"fingerprint": fingerprint(tags), **({"items": tags} if tags else {})},
         "labelFingerprint": fingerprint(labels),
@@ -324,7 +349,7 @@ def machine_spec(cloud: Cloud, key: Key, instance: Resource, place: Place) -> Ma
         address=instance["networkInterfaces"][0]["networkIP"],
         prefix=place.cidr.prefixlen,
         gateway=place.gateway,
-        ssh_keys=ssh_keys(metadata_items(instance)),
+        ssh_keys=let_in(cloud, instance),
         image=disks.boot_image(cloud, key, instance),
     )
 

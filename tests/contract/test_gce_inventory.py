@@ -103,14 +103,27 @@ def test_a_machine_that_runs_has_all_that_a_connection_needs(
         "burst_compute_endpoint": machines.compute_endpoint,
         "burst_credentials_file": str(machines.credentials_file),
         "burst_iap_endpoint": "wss://relay",
+        "iap_burst": "t",
         "iap_project": machines.project,
+        "iap_via": "iap",
         "iap_zone": "us-central1-a",
         "iap_instance_id": instance["id"],
         "gce_internal_ip": instance["networkInterfaces"][0]["networkIP"],
+        "gce_external_ip": "",
         "gce_machine_type": "n2-standard-2",
         "gce_status": "RUNNING",
         "gce_labels": {"flux-burst": "t", "flux-burst-role": "gate-way"},
     }
+
+
+def test_all_but_one_go_through_the_first_machine_that_runs(
+    inventory: Inventory, machines: ComputeServer
+) -> None:
+    found = inventory.found("-e", "burst_ssh_via=gateway")[1]
+    first = machines.call("GET", f"{ZONE}/instances/b-001")[1]
+    gateway = {"instance": "b-001", "zone": "us-central1-a", "instance_id": first["id"]}
+    assert {found[name]["iap_via"] for name in MACHINES[:2]} == {"gateway"}
+    assert [found[name]["iap_gateway"] for name in MACHINES[:2]] == [gateway, gateway]
 
 
 def test_a_machine_is_in_groups_by_burst_zone_state_and_role(inventory: Inventory) -> None:
@@ -197,7 +210,6 @@ def test_a_cache_spares_the_reading_until_it_is_flushed(
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ("", "wanted burst_ssh_private_key_file, found no such variable"),
         ("just text", "wanted a mapping of burst_* variables, found"),
         ({"burst_ssh_private_key_file": "{{ nowhere }}/key"}, "burst_ssh_private_key_file: "),
         ({"burst_credentials_file": "/nonexistent.json"}, "/nonexistent.json"),
