@@ -109,6 +109,7 @@ def specification(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[
             problems.append(f"{name}: {wrong}")
     if not any(line.startswith(TOGETHER) for line in problems):
         problems += _together(made)
+    problems += _shared_home(made)
     if problems:
         raise SpecError("\n".join(problems))
     name, top = made["burst_name"], _burst_directory.top_of(made["burst_directory"])
@@ -182,6 +183,17 @@ def _network_together(made: Mapping[str, Any]) -> list[str]:
     return [
         f"burst_subnet_cidr: wanted addresses for {len(hosts)} machines, found "
         f"{max(network.num_addresses - 4, 0)} in {network}"
+    ]
+
+
+def _shared_home(made: Mapping[str, Any]) -> list[str]:
+    """Return what a shared home still needs."""
+    if made.get("burst_shared_home") not in ("export", "server"):
+        return []
+    return [
+        f"{name}: wanted it with burst_shared_home {made['burst_shared_home']}, found it unset"
+        for name in ("burst_shared_home_server", "burst_shared_home_path")
+        if made.get(name, "") is None
     ]
 
 
@@ -323,6 +335,14 @@ CHECKS: dict[str, Check] = {
     ),
     "burst_lead_address": _pattern(r"[A-Za-z0-9.-]+", "an IPv4 address or a host name"),
     "burst_lead_port": _between(1, 65535),
+    "burst_shared_home": _pattern("none|export|server", "none, export or server"),
+    "burst_shared_home_server": _pattern(r"[A-Za-z0-9.:-]+", "an IP address or a host name"),
+    "burst_shared_home_export": _pattern(r"/[^\s]*", "an absolute path without blanks"),
+    "burst_shared_home_path": _pattern(
+        r"(/[A-Za-z0-9_:][A-Za-z0-9_.:-]*)+", "an absolute path of letters, digits and _.:-"
+    ),
+    "burst_shared_home_options": _each(r"[a-z_]+(=[^,\s]+)?", "mount options such as hard"),
+    "burst_shared_home_clients": _each(r"[^\s()]+", "networks or host names"),
     "burst_ssh_user": _pattern(r"[a-z_][a-z0-9_-]{0,31}", "a user name"),
     "burst_ssh_private_key_file": _key_pair,
     "burst_ssh_via": _pattern(

@@ -262,6 +262,17 @@ def widen_firewall(sandbox: Sandbox, name: str) -> None:
     )
 
 
+def test_a_shared_home_that_would_lock_ansible_out_is_refused_on_the_machines(
+    sandbox: Sandbox,
+) -> None:
+    home = {"": "export", "_server": "10.10.0.100", "_path": "/home"}
+    given = [f"-eburst_shared_home{key}={value}" for key, value in home.items()]
+    done = sandbox.playbook("burst", "--check", *given)
+    assert done.code != 0
+    assert "does not hide /home/burst" in " ".join(done.output.split())
+    assert sandbox.execute(HOSTS[0], "test", "-e", "/etc/systemd/system/home.automount").code != 0
+
+
 def test_status_shows_machines_and_ranks(sandbox: Sandbox) -> None:
     done = succeeded(sandbox.playbook("status"))
     assert all(host in done.output for host in HOSTS)

@@ -109,6 +109,12 @@ def test_a_burst_without_a_key_has_one_of_its_own(good: dict[str, Any]) -> None:
         ("burst_credentials_file", "/nowhere/c.json", "a file, found none at /nowhere/c.json"),
         ("burst_compute_endpoint", "localhost", "a URL"),
         ("burst_ssh_user", "Burst User", "a user name"),
+        ("burst_shared_home", "nfs", "none, export or server"),
+        ("burst_shared_home_server", "nfs:/home", "an IP address or a host name"),
+        ("burst_shared_home_export", "home", "an absolute path"),
+        ("burst_shared_home_path", "/shared home", "an absolute path of letters"),
+        ("burst_shared_home_options", ["hard,noatime"], "mount options"),
+        ("burst_shared_home_clients", ["10.10.0.0/24(rw)"], "networks or host names"),
         ("burst_project", "", "a text"),
     ],
 )
@@ -160,6 +166,16 @@ def test_what_is_wrong_together_is_said_with_the_rest(good: dict[str, Any]) -> N
     small = {"burst_hostlist": "a-[1-9]", "burst_subnet_cidr": "10.0.0.0/29"}
     names = [line.partition(":")[0] for line in problems({**good, **small, "burst_lead_port": 0})]
     assert names == ["burst_lead_port", "burst_subnet_cidr"]
+
+
+def test_a_shared_home_needs_a_server_and_a_place(good: dict[str, Any]) -> None:
+    assert problems({**good, "burst_shared_home": "export"}) == [
+        "burst_shared_home_server: wanted it with burst_shared_home export, found it unset",
+        "burst_shared_home_path: wanted it with burst_shared_home export, found it unset",
+    ]
+    whole = {"burst_shared_home_server": "10.0.0.9", "burst_shared_home_path": "/shared"}
+    made = specification({**good, **whole, "burst_shared_home": "server"}, OPTIONS)
+    assert made["burst_shared_home_export"] == "/home"
 
 
 def test_no_check_is_for_a_variable_that_does_not_exist() -> None:
