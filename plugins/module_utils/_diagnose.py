@@ -54,6 +54,14 @@ class Finding:
         return f"{self.host}: stage {self.stage}: {self.cause}: {self.remedy}"
 
 
+def of_message(host: str, text: str) -> list[Finding]:
+    """Return what a task that failed for a machine said: 'stage STAGE: CAUSE: REMEDY.', each finding a line."""
+    rows = [re.fullmatch(r"stage (\w+): (.+): (.+?)\.?", line) for line in text.splitlines()]
+    found = [Finding(host, row[1], row[2], row[3]) for row in rows if row]
+    said = " ".join(text.split())
+    return found or [Finding(host, "machine", said, "see what its tasks said")]
+
+
 NODE, LEAD, DRAIN, PROOF = "node", "lead", "drain", "proof"
 DECLARE = "make the lead's [bootstrap] hosts and the machine's the same, in names and order, and restart the lead"
 IMAGE = "use an image with the lead's version of Flux"

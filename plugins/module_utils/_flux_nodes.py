@@ -147,6 +147,7 @@ def findings(
     """Return for each of these nodes why it is not there, though it was waited for so many seconds.
 
     reports are what flux_broker found on the machines themselves, by hostname; seen are ranks that were online once.
+    Where there is only a message of why a machine was not configured, that is the finding.
     """
     if not ranks:
         return []
@@ -155,6 +156,9 @@ def findings(
     certificate = _curve.known_fingerprint(bootstrap.get("curve_cert", ""))
     for rank in ranks:
         report = reports.get(rank.host) or {}
+        if "failure" in report and "status" not in report:
+            found += _diagnose.of_message(rank.host, str(report["failure"]))
+            continue
         evidence = _diagnose.Evidence(
             host=rank.host,
             rank=rank.rank,

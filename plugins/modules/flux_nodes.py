@@ -59,6 +59,8 @@ options:
     description:
       - What M(flux.burst.flux_broker) returned as C(evidence) on machines where it failed, by hostname; with it a
         failure names the cause that only the machine knows.
+      - A machine whose report has the key C(failure), the message with which a task failed there, is not waited for,
+        and is not as wanted even where its broker is online. P(flux.burst.join_reports#filter) makes such reports.
     type: dict
     default: {}
 extends_documentation_fragment:
@@ -210,7 +212,9 @@ class Nodes:
             )
             self.ranks = self._now()
         result = _reconcile.apply([plan(self.ranks, self.params)], self._act, check=check)
-        if not check:
+        if check:
+            self._raise(self._failures(self.ranks))
+        else:
             self._wait(watch)
         ranks = self._now()
         names = {rank.rank: rank.host for rank in ranks}
@@ -265,21 +269,34 @@ class Nodes:
             )
 
     def _await_online(self, watch: _flux_nodes.Watch) -> None:
+        reports = self.params["reports"]
+        hopeful = {rank.rank for rank in self.ranks if "failure" not in reports.get(rank.host, {})}
         _flux_nodes.await_none(
-            watch,
-            lambda: watch.ranks - (watch.online - watch.drained),
-            self.params["timeout"],
+            watch, lambda: hopeful - (watch.online - watch.drained), self.params["timeout"]
         )
         now = self._now()
         missing = [rank for rank in now if rank.state not in ("free", "allocated")]
         found = _flux_nodes.findings(
-            self.client, missing, watch.seen, self.params["reports"], self.params["timeout"]
+            self.client, missing, watch.seen, reports, self.params["timeout"]
         )
         there = [rank for rank in now if rank not in missing]
-        if self.params["prove"] and there:
+        found += self._failures(there)
+        to_prove = [rank for rank in there if rank.rank in hopeful]
+        if self.params["prove"] and to_prove:
             uid = int(self.client.attribute("security.owner"))
-            found += _flux_nodes.prove(self.client.uri, there, uid, self.params["imp"])
+            found += _flux_nodes.prove(self.client.uri, to_prove, uid, self.params["imp"])
         self._raise(found)
+
+    def _failures(self, ranks: Ranks) -> list[_diagnose.Finding]:
+        """Return what tasks that failed said of these nodes, whatever Flux thinks of them."""
+        reports = self.params["reports"]
+        said = {rank.host: reports.get(rank.host, {}).get("failure") for rank in ranks}
+        return [
+            finding
+            for host, text in said.items()
+            if text
+            for finding in _diagnose.of_message(host, str(text))
+        ]
 
     def _busy(self) -> set[int]:
         """Return the nodes with jobs; one that is drained has none when it is no longer draining."""
