@@ -34,7 +34,7 @@ UNREACHABLE = (
 CLOSED = {
     4001: "the relay does not know the connection any more: run again",
     4003: UNREACHABLE,
-    4033: "the credentials need roles/iap.tunnelResourceAccessor on the project",
+    4033: "the credentials need iap.tunnelInstances.accessViaIAP (in roles/iap.tunnelResourceAccessor)",
     4047: "there is no such machine in that project and zone: see the inventory, or the machine's zone",
     4009: "the machine does not take data any more: see whether it still runs",
     4010: "the machine does not send data any more: see whether it still runs",
@@ -274,8 +274,8 @@ class Tunnel:
         status = getattr(error, "status", 0)
         if status in (401, 403):
             return TunnelError(
-                f"{wanted}, found HTTP {status}: the credentials need roles/iap.tunnelResourceAccessor on "
-                "the project."
+                f"{wanted}, found HTTP {status}: the credentials need iap.tunnelInstances.accessViaIAP "
+                "(in roles/iap.tunnelResourceAccessor)."
             )
         found = f"'{error}'"
         if isinstance(error, TimeoutError):

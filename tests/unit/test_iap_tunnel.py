@@ -239,7 +239,9 @@ async def test_a_relay_that_closes_before_it_connects_is_told(relay: Relay) -> N
 
 
 async def test_a_relay_that_refuses_is_told(relay: Relay) -> None:
-    with pytest.raises(TunnelError, match=r"found HTTP 403: the credentials need roles/iap"):
+    with pytest.raises(
+        TunnelError, match=r"found HTTP 403: the credentials need iap.tunnelInstances.accessViaIAP"
+    ):
         await carry(relay)
 
 
