@@ -59,10 +59,10 @@ def _module(name: str, taken: Path, printed: Path, environment: dict[str, str]) 
 
 
 class Modules:
-    """Runs modules of one burst against a server."""
+    """Runs modules of one burst against a server; always has options that each of them is given."""
 
-    def __init__(self, server: ComputeServer, burst: str = "t") -> None:
-        self.server, self.burst = server, burst
+    def __init__(self, server: ComputeServer, burst: str = "t", **always: Any) -> None:
+        self.server, self.burst, self.always = server, burst, always
 
     def run(self, name: str, /, *, check: bool = False, **options: Any) -> dict[str, Any]:
         """Return what a module returns; it must end with exit_json or fail_json, not a traceback."""
@@ -74,6 +74,7 @@ class Modules:
             "credentials_file": str(server.credentials_file),
             "_ansible_check_mode": check,
             "_ansible_diff": True,
+            **self.always,
             **options,
         }
         code, output = forked(name, json.dumps({"ANSIBLE_MODULE_ARGS": arguments}))

@@ -59,10 +59,10 @@ class Run:
     """What playbooks ask of Compute Engine and the relay, with every option that takes a permission."""
 
     def __init__(self, server: ComputeServer) -> None:
-        self.server, self.modules = server, Modules(server)
-        self.session = GceSession(
-            server.compute_endpoint, Auth(credentials_file=str(server.credentials_file))
-        )
+        self.server, token = server, server.access_token
+        # To load a service account's key takes as long as all else that a module does here.
+        self.modules = Modules(server, access_token=token)
+        self.session = GceSession(server.compute_endpoint, Auth(access_token=token))
         self.granted: list[str] = []
 
     def of(self, steps: list[Step], *permissions: str) -> str:
