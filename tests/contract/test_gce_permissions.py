@@ -113,7 +113,8 @@ class Run:
     def baked(self, image: str) -> str:
         """Make an image."""
         source = {"source_instance": HOSTS[0], "zone": "us-central1-a", "stop_instance": True}
-        return failure(self.modules.run("gce_image", name=image, family="f", keep=1, **source))
+        options = {"name": image, "family": "f", "keep": 1, **source}
+        return failure(self.modules.run("gce_image", **options))
 
     def machine_types(self) -> str:
         """See what a machine type has."""
