@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
+from ansible_collections.flux.burst.plugins.module_utils._gce_refusal import missing_permissions
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import GceSession
 
 # Seconds between two looks, at first and at the most.
@@ -41,5 +42,6 @@ def _console(session: GceSession, project: str, zone: str, instance: str) -> str
         lines = session.serial_lines(project, zone, instance, SERIAL_LINES)
     except GceError as error:
         # It must not hide which machine did not boot.
-        return f"unreadable, HTTP {error.status}"
+        missing = [f"{permission} is missing" for permission in missing_permissions(str(error))]
+        return ", ".join(["unreadable", f"HTTP {error.status}", *missing])
     return " | ".join(lines) or "empty"

@@ -21,7 +21,7 @@ DISABLED = ("accessNotConfigured", "SERVICE_DISABLED")
 RETRY_SECONDS = 60.0
 """How long to go on asking when Compute Engine says "later"."""
 PERMISSION = re.compile(
-    r"\b(?:compute|iam|iap|resourcemanager|serviceusage)\.(?!googleapis)[a-zA-Z]+\.[a-zA-Z]+\b"
+    r"\b(?:compute|iam|iap|resourcemanager|serviceusage)\.(?!googleapis|gserviceaccount)[a-zA-Z]+\.[a-zA-Z]+\b"
 )
 ACT_AS = re.compile(r"does not have access to service account|iam\.serviceAccountUser", re.I)
 """How Compute Engine words a missing iam.serviceAccounts.actAs."""
@@ -169,7 +169,8 @@ def _advice(refusal: Refusal, place: Mapping[str, str], who: str) -> str:
         return f"Google does not take {who}; get new credentials"
     if refusal.passes:
         return f"asked again for up to {RETRY_SECONDS:.0f} s; run again later"
-    if refusal.status != FORBIDDEN:
+    # That one an operation finds missing, and with HTTP status 400.
+    if refusal.status != FORBIDDEN and not ACT_AS.search(refusal.message):
         return ""
     permissions = missing_permissions(refusal.message)
     if permissions:

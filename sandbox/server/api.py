@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
-from sandbox.server import catalog
+from sandbox.server import catalog, permissions
 from sandbox.server.errors import ApiError, already_exists, invalid, not_found, not_ready
 from sandbox.server.faults import Dropped, Faults, Rule
 from sandbox.server.operations import Operations
@@ -166,6 +166,7 @@ class Api:
         self._check(method, query, body)
         call = Call(method.id, self.cloud, self.operations, params, query, body or {})
         request = f"{verb} {path}"
+        permissions.check(call)
         await self._refuse("request", call, request)
         answer = await self._once(method, call, request)
         await self._refuse("answer", call, request)
@@ -193,10 +194,11 @@ class Api:
         return answer
 
     async def _handle(self, method: Method, call: Call, request: str) -> Resource | None:
+        denied = permissions.refused_later(call)
         answer = await method.handler(call)
         if answer is None or not _is_operation(answer) or call.collection == "operations":
             return answer
-        fault = self._fault(("operation", "hang"), call, request)
+        fault = denied or self._fault(("operation", "hang"), call, request)
         if fault is not None:
             self.operations.arm(answer, fault)
         fault = self._fault(("warning",), call, request)

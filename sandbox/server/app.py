@@ -24,6 +24,7 @@ from sandbox.server import (
     instances,
     nat,
     networks,
+    permissions,
     policies,
     quotas,
     resources,
@@ -105,6 +106,10 @@ class Frontend:
         app.router.add_get("/sandbox/status", self.status)
         app.router.add_get("/sandbox/serial/{project}/{name}", self.serial)
         app.router.add_put("/sandbox/quotas", self.quotas)
+        app.router.add_put("/sandbox/permissions", self.grant)
+        app.router.add_post(
+            "/v1/projects/{project:[^/:]+}:testIamPermissions", self.test_permissions
+        )
         app.router.add_post("/sandbox/preempt/{project}/{name}", self.preempt)
         for verb in ("GET", "POST", "DELETE"):
             app.router.add_route(verb, "/sandbox/faults", self.faults)
@@ -225,6 +230,27 @@ class Frontend:
         """Set the limits that are not the usual ones: {REGION or "global": {METRIC: LIMIT}}."""
         self.api.cloud.quotas = await request.json()
         return _json({})
+
+    async def grant(self, request: web.Request) -> web.Response:
+        """Grant the caller {"permissions": [...]} and nothing else, or everything with null."""
+        try:
+            body = parse_json(await request.read())
+            return _json(permissions.grant(self.api.cloud, body))
+        except ApiError as error:
+            return _json(error.body(), error.code)
+
+    async def test_permissions(self, request: web.Request) -> web.Response:
+        """Say which permissions the caller has, as Cloud Resource Manager's projects.testIamPermissions."""
+        status, answer, body = 200, {}, None
+        try:
+            body = parse_json(await request.read())
+            if not catalog.has_project(request.match_info["project"]):
+                raise ApiError(403, "forbidden", "The caller does not have permission")
+            answer = permissions.tested(self.api.cloud, body)
+        except ApiError as error:
+            status, answer = error.code, error.body()
+        self.log.write("POST", request.rel_url.raw_path, request.query, status, body, answer)
+        return _json(answer, status)
 
     async def preempt(self, request: web.Request) -> web.Response:
         """Take a machine away as a spot machine is, and answer when it is gone."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from aiohttp import web
 
 from sandbox.machines import IAP_ADDRESS
-from sandbox.server import tunnel
+from sandbox.server import permissions, tunnel
 from sandbox.server.firewalls import lets_in
 from sandbox.server.oauth import Tokens
 from sandbox.server.state import Cloud, Key, Resource
@@ -132,6 +132,8 @@ class Relay:
             "instances",
             query.get("instance", ""),
         )
+        if not permissions.granted(self.cloud, permissions.TUNNEL):
+            raise Fatal(tunnel.NOT_AUTHORIZED, "not authorized")
         instance = self.cloud.find(key)
         if instance is None:
             raise Fatal(tunnel.LOOKUP_FAILED, "instance not found")

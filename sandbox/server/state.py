@@ -107,6 +107,8 @@ class Cloud:
         self.nat: dict[str, str] = {}
         # Region (or "global") -> metric -> limit, where it is not the usual one.
         self.quotas: dict[str, dict[str, float]] = {}
+        # The IAM permissions that the caller has in the sandbox's projects; None is all.
+        self.granted: frozenset[str] | None = None
         self.nat_lock = asyncio.Lock()
         self._tables: dict[tuple[str, str], dict[Key, Resource]] = {}
         self._machines: dict[Key, asyncio.Lock] = {}

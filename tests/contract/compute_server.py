@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +91,13 @@ class ComputeServer:
         data = json.dumps({"faults": rules}).encode()
         request = urllib.request.Request(f"{self.compute_endpoint}/sandbox/faults", data)
         urllib.request.urlopen(request).close()
+
+    def grant(self, permissions: Iterable[str] | None) -> None:
+        """Let the caller have these IAM permissions and no others from now on; None is all."""
+        given = None if permissions is None else list(permissions)
+        data = json.dumps({"permissions": given}).encode()
+        url = f"{self.compute_endpoint}/sandbox/permissions"
+        urllib.request.urlopen(urllib.request.Request(url, data, method="PUT")).close()
 
     def done(self, verb: str, path: str, body: Any = None) -> dict[str, Any]:
         """Call a method that has to succeed and wait for its operation, which is returned."""

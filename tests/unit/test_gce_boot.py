@@ -26,7 +26,7 @@ class Session:
 
     def serial_lines(self, project: str, zone: str, instance: str, count: int) -> list[str]:
         if self.console is None:
-            raise GceError("no permission", status=403)
+            raise GceError("HTTP 403 (Required 'compute.instances.x' permission)", status=403)
         return self.console[-count:]
 
 
@@ -55,7 +55,7 @@ def test_a_machine_that_boots_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> 
     [
         (["a", "b", "c", "Kernel panic"], "console: b | c | Kernel panic"),
         ([], "console: empty"),
-        (None, "console: unreadable, HTTP 403"),
+        (None, "console: unreadable, HTTP 403, compute.instances.x is missing"),
     ],
 )
 def test_a_machine_that_does_not_boot_is_named_with_its_last_words(

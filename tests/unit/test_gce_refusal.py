@@ -18,6 +18,10 @@ from ansible_collections.flux.burst.plugins.module_utils._gce_refusal import (
 
 ZONE = {"zone": "us-central1-a"}
 ME = "service account me@p.iam.gserviceaccount.com (key.json)"
+NO_ACT_AS = (
+    "The user does not have access to service account 'me@p'. User: 'you@p.iam.gserviceaccount.com'. Ask a project "
+    "owner to grant you the iam.serviceAccountUser role on the service account"
+)
 CREATE = "Required 'compute.instances.create' permission for 'projects/p/zones/z/instances/i'"
 
 
@@ -77,6 +81,11 @@ def refusal(status: int, *codes: str, message: str = "no\nmore.") -> Refusal:
             Refusal(403, (("PERMISSIONS_ERROR", CREATE),), operation=True),
             f"PERMISSIONS_ERROR ({CREATE}): give {ME} compute.instances.create "
             "(in roles/compute.instanceAdmin.v1).",
+        ),
+        (
+            Refusal(400, (("SERVICE_ACCOUNT_ACCESS_DENIED", NO_ACT_AS),), operation=True),
+            f"SERVICE_ACCOUNT_ACCESS_DENIED ({NO_ACT_AS}): give {ME} iam.serviceAccounts.actAs "
+            "(in roles/iam.serviceAccountUser).",
         ),
     ],
 )
@@ -155,11 +164,7 @@ def test_an_answer_is_read_whoever_wrote_it(body: Any, after: str | None, found:
             "Permission 'iam.serviceAccounts.getAccessToken' denied on resource (or it may not exist).",
             ("iam.serviceAccounts.getAccessToken",),
         ),
-        (
-            "The user does not have access to service account 'me@p'. User: 'you'. Ask a project owner to grant "
-            "you the iam.serviceAccountUser role on the service account",
-            ("iam.serviceAccounts.actAs",),
-        ),
+        (NO_ACT_AS, ("iam.serviceAccounts.actAs",)),
         ("gcloud services enable compute.googleapis.com of www.googleapis.com", ()),
         ("no", ()),
     ],
