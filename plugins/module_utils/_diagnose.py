@@ -202,8 +202,11 @@ RULES = (
         "overlay",
         "it left the overlay again: see journalctl -u flux on that machine",
     ),
+    (PROOF, r".+", "proof", "run it there as the instance's owner, and put right what it says"),
 )
 JOINING = "Joining Flux instance"
+# The stages of findings that tell no cause: what a task said on the machine tells more.
+VAGUE = ("broker", "overlay", "machine")
 # So many digits of a fingerprint tell two certificates apart.
 SHOWN = 16
 

@@ -147,7 +147,7 @@ def findings(
     """Return for each of these nodes why it is not there, though it was waited for so many seconds.
 
     reports are what flux_broker found on the machines themselves, by hostname; seen are ranks that were online once.
-    Where there is only a message of why a machine was not configured, that is the finding.
+    Where nothing else tells, the message of why a machine was not configured is the finding.
     """
     if not ranks:
         return []
@@ -156,9 +156,6 @@ def findings(
     certificate = _curve.known_fingerprint(bootstrap.get("curve_cert", ""))
     for rank in ranks:
         report = reports.get(rank.host) or {}
-        if "failure" in report and "status" not in report:
-            found += _diagnose.of_message(rank.host, str(report["failure"]))
-            continue
         evidence = _diagnose.Evidence(
             host=rank.host,
             rank=rank.rank,
@@ -174,41 +171,75 @@ def findings(
             drain_reason=rank.drain_reason or "",
             reached=bool(report) or rank.rank in seen,
         )
-        found.append(_diagnose.diagnose(evidence))
+        finding = _diagnose.diagnose(evidence)
+        if "failure" in report and finding.stage in _diagnose.VAGUE:
+            found += _diagnose.of_message(rank.host, str(report["failure"]))
+        else:
+            found.append(finding)
     return found
 
 
 # What a node must be able to do that Flux itself does not ask when it joins; one line for each that it cannot.
 PROOF = r"""
-cred=$(cat)
-test "$(id -u)" = "$1" || echo "uid $(id -u), wanted $1"
-if test -n "$cred"; then said=$(printf %s "$cred" | unmunge 2>&1 >/dev/null) || echo "munge: $said"; fi
-if test -n "$2"; then
-  test -u "$2" || echo "flux-imp: IMP not installed setuid: $2"
+cred=$(cat) uid=$1 imp=$2 shell=$3 users=$4
+shift 4
+test "$(id -u)" = "$uid" || echo "uid $(id -u), wanted $uid"
+if test -n "$cred"; then
+  # Of a clock that is off only the status tells.
+  said=$(printf %s "$cred" | unmunge --keys=STATUS --output=/dev/null 2>&1) || echo "munge: $said"
 fi
+if test -n "$imp"; then
+  test -u "$imp" || echo "flux-imp: IMP not installed setuid: $imp"
+  "$imp" exec </dev/null 2>&1 | grep -E 'allowed-users|No config file|insecure file'
+fi
+test -x "$shell" || echo "error launching process: No such file or directory: $shell"
+for user in $users; do getent passwd "$user" >/dev/null || echo "exec: userid $user is invalid on $(hostname)"; done
+for wanted; do
+  found=$wanted
+  until test -e "$found"; do found=$(dirname "$found"); done
+  # What lies in a directory that is closed to the instance's owner is not known.
+  test -d "$wanted" || ! test -x "$found" || echo "no directory $wanted"
+done
+exit 0
 """
+NO_DIRECTORY = "no directory "
 
 
 def prove(
-    uri: str, ranks: Sequence[_flux_resource.Rank], uid: int, imp: str
-) -> list[_diagnose.Finding]:
+    uri: str,
+    ranks: Sequence[_flux_resource.Rank],
+    uid: int,
+    imp: str,
+    jobs: Sequence[Mapping[str, Any]] = (),
+) -> tuple[list[_diagnose.Finding], dict[str, list[str]]]:
     """Run a command on each node through Flux, and return what is wrong there.
 
-    It shows that tasks start, that the owner's uid and the IMP are right, and that munge decodes what the lead encoded:
-    a node where it does not looks free and fails every job of other users. Raises FluxError where nothing could be run.
+    It shows that tasks start, that the owner's uid, the IMP and the shell are right, that the users of these jobs are
+    known, and that munge decodes what the lead encoded: a node where it does not looks free and fails every job of
+    other users. The second value has the directories of jobs that are missing, with the hosts where they are.
+    Raises FluxError where nothing could be run.
     """
+    users = sorted({str(job["user_id"]) for job in jobs if "user_id" in job})
+    directories = sorted({str(job["cwd"]) for job in jobs if job.get("cwd")})
     try:
         made = subprocess.run(["munge", "-n"], capture_output=True, text=True, check=False)
         credential = made.stdout if made.returncode == 0 else ""
-        command = ["flux", "exec", "-l", "-r", ",".join(str(rank.rank) for rank in ranks)]
+        environment = {**os.environ, "FLUX_URI": uri, "LC_ALL": "C"}
+        words = ["flux", "config", "builtin", "shell_path"]
+        asked = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+        shell = asked.stdout.strip() or "/bin/sh"
+        # Flux takes no idset that is out of order.
+        numbers = sorted(rank.rank for rank in ranks)
+        command = ["flux", "exec", "-l", "-r", ",".join(map(str, numbers)), "--"]
+        command += ["sh", "-c", PROOF, "proof", str(uid), imp, shell, " ".join(users)]
         done = subprocess.run(
-            [*command, "--", "sh", "-c", PROOF, "proof", str(uid), imp],
+            command + directories,
             input=credential,
             capture_output=True,
             text=True,
             check=False,
             timeout=PROOF_LIMIT,
-            env={**os.environ, "FLUX_URI": uri, "LC_ALL": "C"},
+            env=environment,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise FluxError(
@@ -216,19 +247,24 @@ def prove(
             "see flux dmesg on the lead."
         ) from None
     said: dict[int, list[str]] = {}
+    missing: dict[str, list[str]] = {}
+    names = {rank.rank: rank.host for rank in ranks}
     for line in [*done.stdout.splitlines(), *done.stderr.splitlines()]:
-        number = re.match(r"(\d+): (.*)", line) or re.search(r"rank (\d+): (.*)", line)
-        if number:
-            said.setdefault(int(number[1]), []).append(number[2])
+        row = re.match(r"(\d+): (.*)", line) or re.search(r"rank (\d+): (.*)", line)
+        if row and row[2].startswith(NO_DIRECTORY):
+            missing.setdefault(row[2].removeprefix(NO_DIRECTORY), []).append(names[int(row[1])])
+        elif row:
+            said.setdefault(int(row[1]), []).append(row[2])
     if done.returncode and not said:
         raise FluxError(
             f"wanted a command run on the nodes by flux exec, found exit code {done.returncode} "
             f"('{done.stderr.strip()}'): see flux dmesg on the lead."
         )
-    return [
+    found = [
         _diagnose.diagnose(
             _diagnose.Evidence(rank.host, rank.rank, proof="\n".join(said[rank.rank]), reached=True)
         )
         for rank in ranks
         if rank.rank in said
     ]
+    return found, missing

@@ -48,13 +48,21 @@ options:
   prove:
     description:
       - With O(state=online), run a command on each node through Flux, to see that tasks start there and that munge,
-        the owner's uid and the IMP are right. A node that fails it looks free but fails the jobs that it is given.
+        the owner's uid, the shell and the IMP are right. A node that fails it looks free but fails the jobs that it is
+        given.
     type: bool
     default: false
   imp:
     description: The IMP that must be setuid on the nodes when O(prove=true); empty does not look.
     type: str
     default: /usr/libexec/flux/flux-imp
+  jobs:
+    description:
+      - Jobs that are to run on the nodes, as M(flux.burst.flux_queue_info) returns them. With O(prove=true) each node
+        must know their users, and a warning names a job whose directory is not there.
+    type: list
+    elements: dict
+    default: []
   reports:
     description:
       - What M(flux.burst.flux_broker) returned as C(evidence) on machines where it failed, by hostname; with it a
@@ -137,6 +145,12 @@ findings:
     remedy:
       description: What to do.
       type: str
+missing_directories:
+  description: Directories of O(jobs) that are not there, with the hosts on which they are not.
+  returned: with O(prove=true)
+  type: dict
+  sample:
+    /home/alice/run: [gffw-compute-a-001]
 resources:
   description: What was changed, or in check mode would be.
   returned: success
@@ -201,6 +215,7 @@ class Nodes:
         self.client, self.params = client, params
         self.ranks = _flux_nodes.chosen(client, params["hosts"])
         self.numbers = {rank.host: rank.rank for rank in self.ranks}
+        self.missing_directories: dict[str, list[str]] = {}
 
     def run(self, *, check: bool) -> dict[str, Any]:
         """Do what is asked and return what exit_json takes. Raises FluxError with the findings."""
@@ -223,6 +238,7 @@ class Nodes:
             "ranks": [asdict(rank) for rank in ranks],
             "transitions": {names[rank]: events for rank, events in watch.events.items()},
             "findings": [],
+            "missing_directories": self.missing_directories,
         }
 
     def _act(self, stage: _reconcile.Stage) -> None:
@@ -284,7 +300,10 @@ class Nodes:
         to_prove = [rank for rank in there if rank.rank in hopeful]
         if self.params["prove"] and to_prove:
             uid = int(self.client.attribute("security.owner"))
-            found += _flux_nodes.prove(self.client.uri, to_prove, uid, self.params["imp"])
+            wrong, self.missing_directories = _flux_nodes.prove(
+                self.client.uri, to_prove, uid, self.params["imp"], self.params["jobs"]
+            )
+            found += wrong
         self._raise(found)
 
     def _failures(self, ranks: Ranks) -> list[_diagnose.Finding]:
@@ -318,7 +337,18 @@ class Nodes:
                 f"wanted every node {self.params['state']} within {self.params['timeout']} s, found {len(found)} of "
                 f"{len(self.ranks)} that are not:\n{told}.",
                 findings=[asdict(finding) for finding in found],
+                missing_directories=self.missing_directories,
             )
+
+    def warnings(self) -> list[str]:
+        """Return a line for each job that would not start where it was submitted."""
+        return [
+            f"job {job['id']} starts in {job['cwd']}, which is not on {', '.join(hosts)}, and would run in /tmp there: "
+            "submit it with --cwd, or let the machines share that directory"
+            for job in self.params["jobs"]
+            for hosts in [self.missing_directories.get(job.get("cwd", ""), [])]
+            if hosts
+        ]
 
 
 def main() -> None:
@@ -337,15 +367,28 @@ def main() -> None:
             "disconnect": {"type": "bool", "default": False},
             "prove": {"type": "bool", "default": False},
             "imp": {"type": "str", "default": "/usr/libexec/flux/flux-imp"},
+            "jobs": {"type": "list", "elements": "dict", "default": []},
             "reports": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )
     with failing_module(module):
         if not module.params["hosts"]:
-            module.exit_json(changed=False, ranks=[], resources=[], transitions={}, findings=[])
+            module.exit_json(
+                changed=False,
+                ranks=[],
+                resources=[],
+                transitions={},
+                findings=[],
+                missing_directories={},
+            )
         nodes = Nodes(_flux.FluxClient.of(module.params), module.params)
-        module.exit_json(**nodes.run(check=module.check_mode))
+        try:
+            result = nodes.run(check=module.check_mode)
+        finally:
+            for line in nodes.warnings():
+                module.warn(line)
+        module.exit_json(**result)
 
 
 if __name__ == "__main__":

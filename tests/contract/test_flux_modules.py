@@ -433,3 +433,52 @@ def test_a_broker_that_does_not_answer_is_told_within_the_limit(fresh: Instance,
     finally:
         os.kill(pid, signal.SIGCONT)
     assert "within 1 s" in found["msg"] or "no answer" in found["msg"]
+
+
+def test_what_failed_on_a_machine_is_told_at_once_even_where_its_broker_is_online(
+    fresh: Instance,
+) -> None:
+    fresh.start("b-2")
+    online(fresh, "b-2")
+    base = "stage base: wanted the IMP setuid, found it without: chmod it."
+    reports = {
+        "b-2": {"failure": base},
+        "b-1": {"failure": "stage tunnel: wanted SSH, found none: wait."},
+        # The machine's own words tell more than the message.
+        "b-3": {"failure": "stage broker: x: y.", "log": ["Config file error: x"], "reached": True},
+    }
+    before = time.monotonic()
+    for check in (False, True):
+        found = online(fresh, *BURST, timeout=60, reports=reports, check=check)["findings"]
+        told = {row["host"]: row["stage"] for row in found}
+        assert told == {
+            "b-1": "tunnel",
+            "b-2": "base",
+            "b-3": "broker" if check else "configuration",
+        }
+    assert time.monotonic() - before < 30, "nobody waits for machines that failed"
+
+
+def test_nodes_are_proven_in_whatever_order_they_are_named(fresh: Instance) -> None:
+    for host in ("b-1", "b-2"):
+        fresh.start(host)
+    found = online(fresh, "b-2", "b-1", prove=True, imp="")
+    assert found["findings"] == [], found
+
+
+def test_a_job_s_user_must_be_known_and_its_directory_had_better_be_there(fresh: Instance) -> None:
+    fresh.start("b-1")
+    jobs = [
+        {"id": "f1", "user_id": 0, "cwd": "/tmp"},
+        {"id": "f2", "user_id": 0, "cwd": "/no/such/directory"},
+    ]
+    found = online(fresh, "b-1", prove=True, imp="", jobs=jobs)
+    assert found["findings"] == []
+    assert found["missing_directories"] == {"/no/such/directory": ["b-1"]}
+    [warning] = found["warnings"]
+    assert "job f2 starts in /no/such/directory, which is not on b-1" in str(warning)
+    assert "--cwd" in str(warning)
+    found = online(fresh, "b-1", prove=True, imp="", jobs=[{**jobs[1], "user_id": 987654}])
+    (finding,) = found["findings"]
+    assert (finding["stage"], "userid 987654" in finding["cause"]) == ("user", True)
+    assert len(found["warnings"]) == 1

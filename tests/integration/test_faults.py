@@ -3,18 +3,25 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Faults put into bursted machines with the real Flux: the status playbook names each with stage and cause.
 
-Three machines carry one fault each at a time. What cannot be put into a machine that shares its kernel with the
-lead's (a clock that is off, another version of Flux) is in tests/unit/test_diagnose.py, as it was measured.
+Three machines carry one fault each at a time. FAULTS has every way in which a machine is known to fail a burst: what
+keeps a broker from joining, what gets it drained, and what makes it a node that looks free and fails its jobs. Machines
+share the controller's clock, so that of one munged is set back by a preloaded time(2); another version of Flux is a
+broker whose own number was changed.
 """
 
 from __future__ import annotations
 
+import base64
+import shutil
+import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
-from burst_sandbox import Run, Sandbox, flux_kinds, sandbox_name
+from burst_sandbox import LEAD, Run, Sandbox, flux_kinds, sandbox_name
 
 pytestmark = pytest.mark.machines
 
@@ -22,10 +29,17 @@ HOSTS = ["gffw-compute-a-001", "gffw-compute-a-002", "gffw-compute-a-003"]
 CONF = "/etc/flux/system/conf.d/system.toml"
 CERT = "/etc/flux/system/curve.cert"
 IMP = "/usr/libexec/flux/flux-imp"
+IMP_CONF = "/etc/flux/imp/conf.d/imp.toml"
+SHELL = "/usr/libexec/flux/flux-shell"
+BROKER = "/usr/libexec/flux/cmd/flux-broker"
+UNIT = "/etc/systemd/system/flux.service"
+GUEST = "fluxuser"
 SAVED = "/root/saved"
 SAVE = f"""
 mkdir -p {SAVED}
-cp -a /etc/flux /etc/munge/munge.key {IMP} {SAVED}/
+cp -a /etc/flux /etc/munge/munge.key {IMP} {BROKER} {UNIT} {SAVED}/
+cp -a /etc/systemd/system/flux.service.d {SAVED}/flux.service.d
+cp -a /etc/passwd {SAVED}/passwd
 hostname > {SAVED}/hostname
 id -u flux > {SAVED}/uid
 """
@@ -33,7 +47,12 @@ RESTORE = f"""
 systemctl stop flux munge
 hostname "$(cat {SAVED}/hostname)"
 usermod -u "$(cat {SAVED}/uid)" flux
-rm -rf /etc/flux /etc/systemd/system/flux.service.d
+rm -rf /etc/flux /etc/systemd/system/flux.service.d /run/systemd/system/munge.service.d
+cp -a {SAVED}/passwd /etc/passwd
+cp -a {SAVED}/flux.service {UNIT}
+cp -a {SAVED}/flux.service.d /etc/systemd/system/
+cp -a --remove-destination {SAVED}/flux-broker {BROKER}
+test -e {SHELL} || mv {SHELL}.away {SHELL}
 cp -a {SAVED}/flux /etc/
 cp -a {SAVED}/munge.key /etc/munge/munge.key
 cp -a {SAVED}/flux-imp {IMP}
@@ -42,6 +61,49 @@ systemctl daemon-reload
 systemctl reset-failed flux munge
 systemctl start munge flux
 """
+
+
+OLDER = f"""
+python3 - <<'END'
+import re, subprocess
+said = subprocess.run(["flux", "version"], capture_output=True, text=True).stdout.split()[1]
+major, minor, patch = (int(part) for part in re.match(r"(\\d+)\\.(\\d+)\\.(\\d+)", said).groups())
+number = lambda minor: (major << 16 | minor << 8 | patch).to_bytes(4, "little")
+# movl $VERSION, offset(register): where the broker says which it is.
+code = re.compile(rb"(\\xc7[\\x80-\\x87].{{4}})" + re.escape(number(minor)), re.S)
+text, times = code.subn(lambda found: found[1] + number(minor - 1), open("{BROKER}", "rb").read())
+assert times == 1, times
+open("{BROKER}", "wb").write(text)
+END
+"""
+TEN_MINUTES_AGO = """
+#include <stddef.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+time_t time(time_t *out) {
+    struct timespec now;
+    syscall(SYS_clock_gettime, CLOCK_REALTIME, &now);
+    if (out != NULL) *out = now.tv_sec - 600;
+    return now.tv_sec - 600;
+}
+"""
+
+
+def behind() -> str:
+    """A shell script that starts munged with a clock ten minutes behind."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, library = Path(folder) / "time.c", Path(folder) / "time.so"
+        source.write_text(TEN_MINUTES_AGO)
+        command = ["cc", "-shared", "-fPIC", "-O", "-s", "-o", str(library), str(source)]
+        subprocess.run(command, check=True)
+        text = base64.b64encode(library.read_bytes()).decode()
+    drop_in = "/run/systemd/system/munge.service.d"
+    return (
+        f"echo {text} | base64 -d > /usr/local/lib/time.so; mkdir -p {drop_in}; "
+        f"printf '[Service]\\nEnvironment=LD_PRELOAD=/usr/local/lib/time.so\\n' > {drop_in}/a.conf; "
+        "systemctl daemon-reload; systemctl restart munge"
+    )
 
 
 @dataclass(frozen=True)
@@ -143,7 +205,37 @@ FAULTS = [
     ),
     Fault("an IMP that is not setuid", f"chmod 755 {IMP}", "imp", "IMP not installed setuid"),
     Fault("no IMP", f"rm {IMP}", "imp", "IMP not installed setuid"),
+    Fault(
+        "an owner whom the IMP does not allow",
+        f'sed -i \'s/"flux"/"nobody"/\' {IMP_CONF}',
+        "imp",
+        "user flux not in allowed-users list",
+    ),
+    Fault("no imp.toml", f"rm {IMP_CONF}", "imp", "No config file(s) found"),
+    Fault("an imp.toml that is not root's", f"chown flux {IMP_CONF}", "imp", "insecure file"),
+    Fault(
+        "Flux in another prefix",
+        f"mv {SHELL} {SHELL}.away",
+        "prefix",
+        "error launching process: No such file or directory",
+    ),
+    Fault("no such user", f"userdel {GUEST}", "user", "is invalid on gffw-compute-a-00"),
+    Fault(
+        "a hostname that the broker was told",
+        f'sed -i "s/-Srundir/-Shostname=$(hostname) -Srundir/" {UNIT}; systemctl daemon-reload; hostname hidden',
+        "hostname",
+        "got hostname 'hidden', expected 'gffw-compute-a-00",
+    ),
+    Fault(
+        "hosts without one of them",
+        f"sed -i '/flux-sample-1/d' {CONF}",
+        "hostname",
+        "mismatched config?",
+    ),
+    Fault("another version of Flux", OLDER, "version", "mismatched with server"),
 ]
+if shutil.which("cc"):
+    FAULTS.append(Fault("a clock that is behind", behind(), "clock", "Rewound credential"))
 ROUNDS = [FAULTS[start : start + len(HOSTS)] for start in range(0, len(FAULTS), len(HOSTS))]
 
 
@@ -170,6 +262,9 @@ def burst(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
         succeeded(made.playbook("burst"))
         for host in HOSTS:
             shell(made, host, SAVE)
+        # It never runs, and asks that each node knows its user.
+        held = ("flux", "submit", "--urgency=0", "--setattr=burstable", "--cwd", "/tmp", "hostname")
+        succeeded(made.execute(LEAD, *held, user=GUEST))
         yield made
     finally:
         down = made.command("down")

@@ -131,7 +131,7 @@ def test_a_machine_is_left_out_and_the_jobs_that_no_longer_fit_are_given_back(
     assert f"{HOSTS[2]} was left out and deleted: stage base: " in done.output
     assert set(machines(burst)) == set(HOSTS[:2])
     assert free(burst) == "gffw-compute-a-[001-002]"
-    words = ("flux", "jobs", "-n", "-a", "-o", "{user.burst.name}", submitted["4"])
+    words = ("flux", "jobs", "-n", "-o", "{user.burst.name}", submitted["4"])
     assert succeeded(burst.on_lead(*words)).output.strip() == "", "given back"
     assert "gffw" not in succeeded(burst.on_lead("flux", "resource", "drain")).output
 

@@ -420,3 +420,28 @@ def test_of_a_log_the_first_troubles_are_shown() -> None:
     assert _broker.telling(GARBLED.splitlines())[0].startswith("overlay.err[2]: Error loading")
     assert _broker.telling(["a", "b"]) == ["a", "b"]
     assert len(_broker.telling([f"broker.err[0]: {n}" for n in range(9)])) == _broker.SHOWN_LINES
+
+
+@pytest.mark.parametrize(
+    ("script", "stage"),
+    [
+        ("exit 0", ""),
+        ("echo 'STATUS:  Rewound credential (16)'; exit 16", "clock"),
+        ("echo 'unmunge: Error: Invalid credential' >&2; exit 8", "munge"),
+        ("echo 'STATUS:  Expired credential (15)'; exit 15", ""),
+        ("echo 'STATUS:  Replayed credential (17)'; exit 17", ""),
+    ],
+)
+def test_a_credential_of_the_lead_tells_of_key_and_clock_and_not_of_its_own_age(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str, stage: str
+) -> None:
+    program = tmp_path / "unmunge"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    if not stage:
+        _broker.check_munge("MUNGE:x:")
+        return
+    with pytest.raises(BurstError, match=f"stage {stage}: ") as caught:
+        _broker.check_munge("MUNGE:x:")
+    assert caught.value.facts["stage"] == stage

@@ -115,6 +115,8 @@ BLOCKED = "no answer within 5 s: a firewall drops it, or the address is wrong"
         ),
         ({"proof": "munge_decode: Rewound credential"}, "clock", "Rewound"),
         ({"proof": "munge: unmunge: Error: Expired credential"}, "clock", "Expired"),
+        ({"proof": "munge: STATUS:          Rewound credential (16)"}, "clock", "Rewound"),
+        ({"proof": "sh: 1: getent: not found"}, "proof", "getent: not found"),
         ({"proof": "sign-none-verify: header userid 1004 != real 1005"}, "uid", "1004 != real"),
         ({"proof": "uid 1005, wanted 1004"}, "uid", "wanted 1004"),
         ({"proof": "exec: userid 2001 is invalid on b-1"}, "user", "userid 2001"),
