@@ -32,6 +32,9 @@ class Person:
     shell: str
 
 
+ROOT = Person("root", 0, 0, "/root", "/bin/sh")
+
+
 def find(sandbox: str, machine: str, project: str | None = None) -> tuple[str, str]:
     """Return a machine's (project, name). Raises ExecError where there is none, or more than one."""
     top = paths.state_of(sandbox) / "machines"

@@ -82,6 +82,9 @@ class Backend(Protocol):
     def delete_image(self, image: str) -> None:
         """Drop a saved image; machines that were booted from it go on. Idempotent."""
 
+    def set_ssh_keys(self, project: str, name: str, keys: tuple[tuple[str, str], ...]) -> None:
+        """Let these (user, public key) in and no others, as a guest agent does. Raises MachineError."""
+
     def serial(self, project: str, name: str) -> str:
         """Return what the machine has written to its console so far; "" where there is none."""
 

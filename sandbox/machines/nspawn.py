@@ -15,8 +15,10 @@ import os
 import socket
 import subprocess
 import threading
+from dataclasses import replace
 from pathlib import Path
 
+from sandbox.inside import ROOT, command
 from sandbox.machines import MachineError, MachineSpec, cgroups, cloudnet, processes
 from sandbox.machines.cloudnet import CloudNet, machine_namespace
 from sandbox.machines.images import Chain, Images
@@ -32,6 +34,24 @@ START = """\
 lower=$1; shift
 mount -t overlay overlay -o "lowerdir=$lower,upperdir=$0/upper,workdir=$0/work" "$0/merged" &&
 exec "$@"
+"""
+
+# In the machine: who is $1 has the keys of standard input, and none without any.
+LET_IN = """\
+set -e
+keys=$(cat)
+if ! id -u "$1" >/dev/null 2>&1; then
+  test -n "$keys" || exit 0
+  useradd --create-home --shell /bin/bash "$1"
+fi
+home=$(getent passwd "$1" | cut -d: -f6)
+install -d -m 700 -o "$1" -g "$1" "$home/.ssh"
+printf '%s\\n' "$keys" > "$home/.ssh/.new"
+chown "$1:" "$home/.ssh/.new"
+chmod 600 "$home/.ssh/.new"
+mv "$home/.ssh/.new" "$home/.ssh/authorized_keys"
+printf '%s ALL=(ALL) NOPASSWD:ALL\\n' "$1" > "/etc/sudoers.d/$1"
+chmod 440 "/etc/sudoers.d/$1"
 """
 
 
@@ -172,6 +192,19 @@ class NspawnBackend:
         """Drop an image's layer, or leave it to the machines that lie on it."""
         with self._lock:
             self.images.forget(image, self._chains.values())
+
+    def set_ssh_keys(self, project: str, name: str, keys: tuple[tuple[str, str], ...]) -> None:
+        """Write the files that sshd and sudo read."""
+        leader = processes.leader(machine_namespace(self.name, project, name))
+        with self._lock:
+            spec = self._machines.get((project, name))
+            if leader is None or spec is None:
+                return
+            self._machines[project, name] = replace(spec, ssh_keys=keys)
+        for user in sorted({user for user, _unused in (*spec.ssh_keys, *keys)}):
+            words = ["sh", "-c", LET_IN, "sh", user]
+            lines = "\n".join(key for whose, key in keys if whose == user)
+            cloudnet.run(command(leader, ROOT, words, "dumb"), lines)
 
     def serial(self, project: str, name: str) -> str:
         """Return the console's output."""

@@ -56,6 +56,9 @@ class RecordsBackend:
     def delete_image(self, image: str) -> None:
         """Nothing was kept."""
 
+    def set_ssh_keys(self, project: str, name: str, keys: tuple[tuple[str, str], ...]) -> None:
+        """Let nobody in: there is nothing to log in to."""
+
     def serial(self, project: str, name: str) -> str:
         """Say that there is no console."""
         return f"{name} is a record only: backend records boots nothing\n"

@@ -292,6 +292,11 @@ async def set_metadata(call: Call) -> Resource:
     async def work(operation: Resource) -> None:
         await call.operations.elapse(operation)
         instance["metadata"] = metadata
+        keys = instances.ssh_keys(instances.metadata_items(instance))
+        async with call.cloud.machine(key):
+            if instance["status"] == "RUNNING":
+                backend = call.cloud.backend
+                await call.cloud.thread(backend.set_ssh_keys, key.project, key.name, keys)
 
     return call.operations.start("setMetadata", key, work)
 
