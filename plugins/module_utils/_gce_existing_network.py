@@ -94,8 +94,10 @@ def _covers(nat: Mapping[str, Any], path: str) -> bool:
     return any(partial(entry["name"]) == path for entry in nat.get("subnetworks", []))
 
 
-def check_ssh(path: str, effective: Mapping[str, Any], tags: Sequence[str]) -> None:
-    """Raise GceError unless SSH from the Identity-Aware Proxy reaches machines with these tags.
+def check_ssh(
+    path: str, effective: Mapping[str, Any], tags: Sequence[str], source: str = IAP_RANGE
+) -> None:
+    """Raise GceError unless SSH from a range, by default the Identity-Aware Proxy's, reaches machines with these tags.
 
     effective is the answer of networks.getEffectiveFirewalls. Of the network's own rules, the one with the least
     priority that fits decides. A policy's rule that allows it is enough; what a policy denies, the tunnel finds.
@@ -105,20 +107,20 @@ def check_ssh(path: str, effective: Mapping[str, Any], tags: Sequence[str]) -> N
         if not _concerns(rule, tags):
             continue
         ranges, denied = rule.get("sourceRanges", []), rule.get("denied", [])
-        if _ssh_among(rule.get("allowed", []), "IPProtocol") and _holds_iap(ranges):
+        if _ssh_among(rule.get("allowed", []), "IPProtocol") and _holds(ranges, source):
             hits.append((rule.get("priority", 1000), True))
-        if _ssh_among(denied, "IPProtocol") and _touches_iap(ranges):
+        if _ssh_among(denied, "IPProtocol") and _touches(ranges, source):
             hits.append((rule.get("priority", 1000), False))
     # Of two rules with one priority the one that denies wins.
     if min(hits, default=(0, False))[1]:
         return
     policies = effective.get("firewallPolicys", [])
-    if any(_allows(rule) for policy in policies for rule in policy.get("rules", [])):
+    if any(_allows(rule, source) for policy in policies for rule in policy.get("rules", [])):
         return
     raise GceError(
-        f"{path}: wanted a firewall rule that lets tcp:22 in from {IAP_RANGE}, found {len(hits) or 'no'} rule(s) that "
+        f"{path}: wanted a firewall rule that lets tcp:22 in from {source}, found {len(hits) or 'no'} rule(s) that "
         "decide it and none that allows: ask the network's owner for one (gcloud compute firewall-rules create ... "
-        f"--allow tcp:22 --source-ranges {IAP_RANGE})."
+        f"--allow tcp:22 --source-ranges {source})."
     )
 
 
@@ -130,7 +132,7 @@ def _concerns(rule: Rule, tags: Sequence[str]) -> bool:
     return not rule.get("targetTags") or bool(set(tags) & set(rule["targetTags"]))
 
 
-def _allows(rule: Rule) -> bool:
+def _allows(rule: Rule, source: str) -> bool:
     match = rule.get("match", {})
     targeted = rule.get("targetSecureTags") or rule.get("targetServiceAccounts")
     return (
@@ -139,7 +141,7 @@ def _allows(rule: Rule) -> bool:
         and not rule.get("disabled")
         and not targeted
         and _ssh_among(match.get("layer4Configs", []), "ipProtocol")
-        and _holds_iap(match.get("srcIpRanges", []))
+        and _holds(match.get("srcIpRanges", []), source)
     )
 
 
@@ -160,9 +162,9 @@ def _networks(ranges: Sequence[str]) -> list[ipaddress.IPv4Network]:
     return [ipaddress.IPv4Network(text) for text in ranges if ":" not in text]
 
 
-def _holds_iap(ranges: Sequence[str]) -> bool:
-    return any(ipaddress.IPv4Network(IAP_RANGE).subnet_of(network) for network in _networks(ranges))
+def _holds(ranges: Sequence[str], source: str) -> bool:
+    return any(ipaddress.IPv4Network(source).subnet_of(network) for network in _networks(ranges))
 
 
-def _touches_iap(ranges: Sequence[str]) -> bool:
-    return any(ipaddress.IPv4Network(IAP_RANGE).overlaps(network) for network in _networks(ranges))
+def _touches(ranges: Sequence[str], source: str) -> bool:
+    return any(ipaddress.IPv4Network(source).overlaps(network) for network in _networks(ranges))

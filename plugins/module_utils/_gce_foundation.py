@@ -71,6 +71,7 @@ class OwnNetwork:
             params["region"],
             params["subnet_cidr"],
             params["nat_addresses"],
+            tuple(params["ssh_ranges"]),
         )
         self.wanted = desired(self.foundation)
         self.bodies = {key: body for stage in self.wanted for key, body in stage.items()}
@@ -251,7 +252,8 @@ class ExistingNetwork:
         self.network = partial(found["network"])
         rules = self._read(self._rules, "compute.networks.getEffectiveFirewalls")
         if rules is not None:
-            _gce_existing_network.check_ssh(self.network, rules, params["tags"])
+            for source in params["ssh_ranges"]:
+                _gce_existing_network.check_ssh(self.network, rules, params["tags"], source)
         if found.get("privateIpGoogleAccess"):
             return
         routers = self._read(self._routers, "compute.routers.list")

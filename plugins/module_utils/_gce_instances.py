@@ -24,7 +24,7 @@ DEAD = ("PENDING_STOP", "STOPPING", "STOPPED", "TERMINATED")
 # What is read of a machine that is managed here.
 FIELDS = (
     "id,name,zone,status,creationTimestamp,machineType,labels,labelFingerprint,metadata,tags(items),"
-    "networkInterfaces(networkIP,subnetwork),scheduling,disks(diskSizeGb),serviceAccounts(email),"
+    "networkInterfaces(networkIP,subnetwork,accessConfigs/natIP),scheduling,disks(diskSizeGb),serviceAccounts(email),"
     "guestAccelerators,minCpuPlatform"
 )
 PREEMPTED = "compute.instances.preempted"
@@ -95,14 +95,18 @@ def bulk_body(params: Mapping[str, Any], hosts: Sequence[str], place: Place) -> 
         "instanceProperties": {
             "machineType": place.machine_type,
             "disks": [_disk(params)],
-            # Without accessConfigs a machine has no public address.
-            "networkInterfaces": [{"subnetwork": subnetwork(params)}],
+            "networkInterfaces": [_nic(params)],
             "labels": labels(params),
             "metadata": {"items": _items(metadata(params))},
             "scheduling": _scheduling(params, place),
             **_optional(params),
         },
     }
+
+
+def _nic(params: Mapping[str, Any]) -> dict[str, Any]:
+    public = {"accessConfigs": [{"type": "ONE_TO_ONE_NAT", "name": "external-nat"}]}
+    return {"subnetwork": subnetwork(params), **(public if params["public_address"] else {})}
 
 
 def _disk(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -276,6 +280,8 @@ def _fixed(
     added = params["accelerator_count"] if params["accelerator_type"] else 0
     yield "machine_types", params["machine_types"], last_part(instance["machineType"])
     yield "zones", params["zones"], last_part(instance["zone"])
+    nic = (instance.get("networkInterfaces") or [{}])[0]
+    yield "public_address", params["public_address"], bool(nic.get("accessConfigs"))
     yield "spot", params["spot"], scheduling.get("provisioningModel") == "SPOT"
     yield (
         "max_run_duration",

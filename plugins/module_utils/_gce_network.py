@@ -39,13 +39,17 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Foundation:
-    """What one or several bursts stand on. So many nat_addresses are reserved; with 0 Google picks and changes them."""
+    """What one or several bursts stand on. So many nat_addresses are reserved; with 0 Google picks and changes them.
+
+    SSH is let in from ssh_ranges.
+    """
 
     project: str
     name: str
     region: str
     subnet_cidr: str
     nat_addresses: int = 0
+    ssh_ranges: tuple[str, ...] = (IAP_RANGE,)
 
     @property
     def network(self) -> str:
@@ -107,10 +111,13 @@ def desired(foundation: Foundation) -> list[dict[Key, dict[str, Any]]]:
             },
             "router": {"name": f"{name}-router", "network": network, "nats": [nat]},
             "firewall iap": _firewall(
-                f"{name}-allow-iap-ssh", network, IAP_RANGE, {"IPProtocol": "tcp", "ports": ["22"]}
+                f"{name}-allow-iap-ssh",
+                network,
+                foundation.ssh_ranges,
+                {"IPProtocol": "tcp", "ports": ["22"]},
             ),
             "firewall internal": _firewall(
-                f"{name}-allow-internal", network, foundation.subnet_cidr, {"IPProtocol": "all"}
+                f"{name}-allow-internal", network, [foundation.subnet_cidr], {"IPProtocol": "all"}
             ),
         },
     ]
@@ -123,14 +130,16 @@ def desired(foundation: Foundation) -> list[dict[Key, dict[str, Any]]]:
     ]
 
 
-def _firewall(name: str, network: str, source: str, allowed: dict[str, Any]) -> dict[str, Any]:
+def _firewall(
+    name: str, network: str, sources: Sequence[str], allowed: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "name": name,
         "network": network,
         "direction": "INGRESS",
         "priority": 1000,
         "disabled": False,
-        "sourceRanges": [source],
+        "sourceRanges": list(sources),
         "allowed": [allowed],
     }
 

@@ -161,11 +161,13 @@ def last_part(url: str) -> str:
 
 def machine(instance: dict[str, Any]) -> dict[str, Any]:
     """Return a machine as our modules return it, from its REST resource."""
+    nic = instance["networkInterfaces"][0]
     return {
         "name": instance["name"],
         "id": instance["id"],
         "zone": last_part(instance["zone"]),
         "status": instance["status"],
         "machine_type": last_part(instance["machineType"]),
-        "internal_ip": instance["networkInterfaces"][0].get("networkIP", ""),
+        "internal_ip": nic.get("networkIP", ""),
+        "external_ip": nic.get("accessConfigs", [{}])[0].get("natIP", ""),
     }

@@ -85,6 +85,7 @@ instances:
       status: RUNNING
       machine_type: n2-standard-4
       internal_ip: 10.10.0.2
+      external_ip: ""
       spot: false
       age: 3780
       ran: 3765
@@ -231,7 +232,7 @@ ALL = "all"
 GLOBAL = ("networks", "firewalls", "images")
 FIELDS = {
     "instances": (
-        "id,name,zone,status,machineType,labels,networkInterfaces(networkIP),scheduling,guestAccelerators,"
+        "id,name,zone,status,machineType,labels,networkInterfaces(networkIP,accessConfigs/natIP),scheduling,guestAccelerators,"
         "creationTimestamp,lastStartTimestamp,lastStopTimestamp"
     ),
     "disks": "name,labels,users",

@@ -12,7 +12,8 @@ version_added: 0.1.0
 description:
   - Creates the machines that are missing in one bulk request, all of them or none, and waits until Compute Engine says
     that they run. The connection plugin waits for their SSH host keys, which they publish at boot.
-  - They have no public address, boot from one image, and end by themselves after O(max_run_duration).
+  - They have no public address unless they are given one (O(public_address)), boot from one image, and end by
+    themselves after O(max_run_duration).
   - Labels and metadata of machines that exist are put right.
 author:
   - flux.burst contributors (@flux-framework)
@@ -60,6 +61,10 @@ options:
       - Subnetwork of the machines, as C(projects/PROJECT/regions/REGION/subnetworks/NAME). By default the one that
         M(flux.burst.gce_network) makes for the burst.
     type: str
+  public_address:
+    description: Give each machine a public address, for SSH that does not go through the Identity-Aware Proxy.
+    type: bool
+    default: false
   tags:
     description: Network tags.
     type: list
@@ -180,6 +185,7 @@ instances:
       status: RUNNING
       machine_type: n2-standard-4
       internal_ip: 10.10.0.2
+      external_ip: ""
 project:
   description: Their project, which the credentials tell where O(project) is not given.
   returned: success
@@ -478,6 +484,7 @@ def main() -> None:
             "disk_size_gb": {"type": "int", "default": 20},
             "disk_type": {"type": "str", "default": "pd-balanced"},
             "subnetwork": {"type": "str"},
+            "public_address": {"type": "bool", "default": False},
             "tags": {"type": "list", "elements": "str", "default": []},
             "service_account": {"type": "str"},
             "service_account_scopes": {

@@ -11,7 +11,7 @@ short_description: The network, NAT and firewalls of a burst
 version_added: 0.1.0
 description:
   - Makes a network with one subnetwork, a router with Cloud NAT for what the machines ask of others, a firewall that
-    lets SSH in from the Identity-Aware Proxy's range and from nowhere else, and one for traffic among the machines.
+    lets SSH in from O(ssh_ranges) and from nowhere else, and one for traffic among the machines.
   - What was changed by hand is put right. A resource of such a name that somebody else made is not touched.
   - Several bursts may share such a foundation (O(foundation)); the last one out deletes it.
   - Or it checks that a burst's machines can live in a subnetwork that exists (O(subnetwork)), which may belong to a
@@ -35,7 +35,7 @@ options:
   foundation:
     description:
       - Name of the foundation, with which the names of its parts begin. Bursts that give the same name share one, and
-        have to give the same O(subnet_cidr) and O(nat_addresses). Without it, the burst has its own.
+        have to give the same O(subnet_cidr), O(nat_addresses) and O(ssh_ranges). Without it, the burst has its own.
     type: str
   subnet_cidr:
     description: IPv4 range of the subnetwork.
@@ -47,6 +47,11 @@ options:
         serves about 1000 machines. With V(0) Google picks the addresses, and changes them.
     type: int
     default: 0
+  ssh_ranges:
+    description: From where SSH is let in, as IPv4 ranges. By default the Identity-Aware Proxy's.
+    type: list
+    elements: str
+    default: [35.235.240.0/20]
   network:
     description:
       - Network that exists, as a name or as C(projects/PROJECT/global/networks/NAME). Needs O(subnetwork), which has to
@@ -56,7 +61,7 @@ options:
     description:
       - Subnetwork that exists, as a name or as C(projects/PROJECT/regions/REGION/subnetworks/NAME). A bare name is
         looked for in the project of O(network) or, without that, in O(project).
-      - It must have room for O(machines), and a firewall rule must let SSH in from the Identity-Aware Proxy. A warning
+      - It must have room for O(machines), and a firewall rule must let SSH in from each of O(ssh_ranges). A warning
         says where it has neither private Google access nor a NAT, and what could not be read.
       - With it nothing is made, and O(foundation), O(subnet_cidr) and O(nat_addresses) are not looked at.
     type: str
@@ -154,7 +159,7 @@ from ansible_collections.flux.burst.plugins.module_utils._gce_foundation import 
     ExistingNetwork,
     OwnNetwork,
 )
-from ansible_collections.flux.burst.plugins.module_utils._gce_network import check_range
+from ansible_collections.flux.burst.plugins.module_utils._gce_network import IAP_RANGE, check_range
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import GceSession
 
 WIDEST = 8
@@ -169,6 +174,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "foundation": {"type": "str"},
     "subnet_cidr": {"type": "str", "default": "10.10.0.0/24"},
     "nat_addresses": {"type": "int", "default": 0},
+    "ssh_ranges": {"type": "list", "elements": "str", "default": [IAP_RANGE]},
     "network": {"type": "str"},
     "subnetwork": {"type": "str"},
     "machines": {"type": "int", "default": 0},
@@ -185,6 +191,7 @@ def main() -> None:
     )
     with failing_module(module):
         params, check = with_project(module.params), module.check_mode
+        check_ranges(params["ssh_ranges"])
         session = GceSession.from_params(params)
         if params["subnetwork"]:
             existing = ExistingNetwork(params, session)
@@ -211,6 +218,17 @@ def main() -> None:
             subnetwork=network.foundation.subnetwork,
             kept_for=network.kept_for,
         )
+
+
+def check_ranges(ranges: list[str]) -> None:
+    """Raise SpecError for what is no IPv4 range, or for none."""
+    for text in ranges or [""]:
+        try:
+            ipaddress.IPv4Network(text)
+        except ValueError as error:
+            raise SpecError(
+                f"ssh_ranges: wanted IPv4 ranges such as 203.0.113.7/32, found {text!r} ({error})."
+            ) from None
 
 
 def check_foundation(params: dict[str, Any]) -> None:

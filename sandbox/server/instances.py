@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ipaddress
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,8 @@ RUN_SECONDS = (30, 120 * 24 * 3600)
 """The shortest and longest maxRunDuration."""
 
 BULK_LIMIT = 5000
+PUBLIC = ipaddress.IPv4Network("198.18.0.0/15")
+"""Where public addresses are from: a range that no network of the internet has."""
 ARCHITECTURE = "X86_64"
 """What the sandbox boots: an image of another architecture is a record only."""
 
@@ -247,7 +250,13 @@ def check_metadata(metadata: Resource | None) -> Resource:
     return made | ({"items": items} if items else {})
 
 
-def _nic(body: Resource, place: Place, address: str) -> Resource:
+def _public_address(key: Key) -> str:
+    """Return a machine's ephemeral public address. Nothing routes to it."""
+    offset = zlib.crc32(key.path.encode()) % PUBLIC.num_addresses
+    return str(PUBLIC.network_address + offset)
+
+
+def _nic(key: Key, body: Resource, place: Place, address: str) -> Resource:
     given = body["networkInterfaces"][0]
     nic: Resource = {
         "kind": "compute#networkInterface",
@@ -260,7 +269,13 @@ def _nic(body: Resource, place: Place, address: str) -> Resource:
     }
     if given.get("accessConfigs"):
         nic["accessConfigs"] = [
-            {"kind": "compute#accessConfig", "type": "ONE_TO_ONE_NAT", "name": "external-nat", **it}
+            {
+                "kind": "compute#accessConfig",
+                "type": "ONE_TO_ONE_NAT",
+                "name": "external-nat",
+                "natIP": _public_address(key),
+                **it,
+            }
             for it in given["accessConfigs"]
         ]
     return {**nic, "fingerprint": fingerprint(nic)}
@@ -293,7 +308,7 @@ def build(call: Call, key: Key, body: Resource, place: Place, address: str) -> R
         "deletionProtection": bool(body.get("deletionProtection")),
         "startRestricted": False,
         "disks": _disks(call, body, key.name),
-        "networkInterfaces": [_nic(body, place, address)],
+        "networkInterfaces": [_nic(key, body, place, address)],
         "metadata": check_metadata(body.get("metadata")),
         "tags": {"fingerprint": fingerprint(tags), **({"items": tags} if tags else {})},
         "labelFingerprint": fingerprint(labels),

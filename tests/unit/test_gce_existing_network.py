@@ -161,3 +161,11 @@ def test_some_rule_must_let_ssh_in_from_iap(
         return
     with pytest.raises(GceError, match=r"wanted a firewall rule that lets tcp:22 in from 35\.235"):
         check_ssh(HOST, effective, ["hpc"])
+
+
+def test_where_ssh_comes_from_elsewhere_that_range_must_be_let_in() -> None:
+    office = rule(sourceRanges=["203.0.113.0/24"])
+    check_ssh(HOST, {"firewalls": [office]}, [], "203.0.113.7/32")
+    for rules in ([rule()], [office, denial(sourceRanges=["203.0.113.7/32"])]):
+        with pytest.raises(GceError, match=r"lets tcp:22 in from 203\.0\.113\.7/32"):
+            check_ssh(HOST, {"firewalls": rules}, [], "203.0.113.7/32")

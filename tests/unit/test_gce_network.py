@@ -260,3 +260,12 @@ def test_what_is_there_is_deleted_before_what_it_needs(there: set[Key]) -> None:
         needed = {kind for other, _unused in left for kind in NEEDS[other]}
         assert not needed & {kind for kind, _unused in going}
     assert left == set()
+
+
+def test_ssh_is_let_in_from_where_it_comes() -> None:
+    ranges = ("203.0.113.7/32", "10.0.0.0/8")
+    office = desired(
+        Foundation("my-project", "t", "us-central1", "10.10.0.0/24", ssh_ranges=ranges)
+    )
+    assert office[1][SSH]["sourceRanges"] == list(ranges)
+    assert desired(FOUNDATION)[1][SSH]["sourceRanges"] == ["35.235.240.0/20"]

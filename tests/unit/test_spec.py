@@ -47,7 +47,17 @@ def test_a_good_specification_gets_defaults_types_and_its_region(good: dict[str,
     assert made["burst_max_run_duration"] == "4h"
     assert made["burst_max_run_seconds"] == 14400
     assert made["burst_credentials_file"] is None
-    assert set(made) == {*OPTIONS, "burst_region", "burst_max_run_seconds"}
+    assert set(made) == {*OPTIONS, "burst_region", "burst_max_run_seconds", "burst_own_key"}
+
+
+def test_a_burst_without_a_key_has_one_of_its_own(good: dict[str, Any]) -> None:
+    given = good.pop("burst_ssh_private_key_file")
+    made = specification({**good, "burst_directory": "/bursts"}, OPTIONS)
+    assert made["burst_own_key"]
+    assert made["burst_ssh_private_key_file"] == "/bursts/flux-burst/ssh_key"
+    made = specification({**good, "burst_ssh_private_key_file": given}, OPTIONS)
+    assert not made["burst_own_key"]
+    assert made["burst_ssh_private_key_file"] == given
 
 
 @pytest.mark.parametrize(
@@ -91,6 +101,9 @@ def test_a_good_specification_gets_defaults_types_and_its_region(good: dict[str,
         ("burst_tags", ["Flux"], "network tags"),
         ("burst_service_account", "nodes", "the e-mail of a service account"),
         ("burst_accelerator_count", 0, "1 to 16"),
+        ("burst_ssh_via", "vpn", "iap, gateway, internal or external"),
+        ("burst_ssh_source_ranges", ["10.0.0.0/33"], "IPv4 ranges such as"),
+        ("burst_ssh_source_ranges", ["10.0.0.0/8"], "none beside burst_ssh_via=iap"),
         ("burst_ssh_private_key_file", "/nowhere/key", "a file, found none at /nowhere/key"),
         ("burst_credentials_file", "/nowhere/c.json", "a file, found none at /nowhere/c.json"),
         ("burst_compute_endpoint", "localhost", "a URL"),
@@ -117,6 +130,17 @@ def test_everything_that_is_wrong_is_said_at_once(good: dict[str, Any]) -> None:
         "burst_zones: wanted a list, found it unset",
         "burst_lead_port: wanted 1 to 65535, found 0",
     ]
+
+
+@pytest.mark.parametrize("via", ["internal", "external"])
+def test_plain_ssh_needs_to_know_from_where_it_comes(good: dict[str, Any], via: str) -> None:
+    assert problems({**good, "burst_ssh_via": via}) == [
+        "burst_ssh_source_ranges: wanted the controller's address, such as 203.0.113.7/32, beside "
+        f"burst_ssh_via={via}, found none"
+    ]
+    given = {"burst_ssh_via": via, "burst_ssh_source_ranges": "203.0.113.7/32,10.0.0.0/8"}
+    made = specification({**good, **given}, OPTIONS)
+    assert made["burst_ssh_source_ranges"] == ["203.0.113.7/32", "10.0.0.0/8"]
 
 
 def test_a_subnetwork_must_hold_every_machine(good: dict[str, Any]) -> None:
