@@ -91,6 +91,7 @@ from ansible.errors import AnsibleError, AnsibleParserError
 from ansible.inventory.group import to_safe_group_name
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.vars import load_extra_vars
+from ansible_collections.flux.burst.plugins.module_utils import _burst_directory
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
 from ansible_collections.flux.burst.plugins.module_utils._gce_auth import (
     PROJECT_VARIABLE,
@@ -106,12 +107,14 @@ from ansible_collections.flux.burst.plugins.module_utils._gce_session import (
 )
 
 GROUP = "burst_nodes"
-FIELDS = "id,name,zone,status,machineType,labels,networkInterfaces/networkIP"
-NEEDED = ("burst_name", "burst_ssh_private_key_file")
+FIELDS = "id,name,zone,status,machineType,labels,networkInterfaces(networkIP,accessConfigs/natIP)"
 DEFAULTS = {
     "burst_name": "flux-burst",
     "burst_project": None,
+    "burst_directory": None,
     "burst_ssh_user": "burst",
+    "burst_ssh_private_key_file": None,
+    "burst_ssh_via": "iap",
     "burst_compute_endpoint": "https://compute.googleapis.com",
     "burst_credentials_file": None,
     "burst_impersonate_service_account": None,
@@ -120,6 +123,7 @@ DEFAULTS = {
 }
 # The connection plugin reads them too, and the specification need not be a file that Ansible loads by itself.
 PASSED_ON = (
+    "burst_directory",
     "burst_compute_endpoint",
     "burst_credentials_file",
     "burst_impersonate_service_account",
@@ -158,9 +162,11 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             raise AnsibleParserError(f"{path}: {error}") from None
         wanted = self.get_option("states")
         same_for_all = common_variables(spec)
+        first = gateways(rows) if spec["burst_ssh_via"] == "gateway" else {}
         for host, row in named(rows, spec["burst_name"]):
             if row["status"] in wanted:
-                self._add(host, {**same_for_all, **host_variables(row)})
+                gateway = {"iap_gateway": first[burst_of(row)]} if first else {}
+                self._add(host, {**same_for_all, **host_variables(row, spec), **gateway})
                 for group in self._groups(row, spec["burst_name"]):
                     inventory.add_child(group, host)
 
@@ -218,18 +224,13 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         variables = {**given, **load_extra_vars(self.loader)}
         self.templar.available_variables = variables
         made = dict(DEFAULTS)
-        for name in (*NEEDED, *DEFAULTS):
+        for name in DEFAULTS:
             if variables.get(name) is not None:
                 try:
                     # As plain text: what came out of a template is none.
                     made[name] = str(self.templar.template(variables[name]))
                 except AnsibleError as error:
                     raise AnsibleParserError(f"{path}: {name}: {error}") from None
-        missing = [name for name in NEEDED if made.get(name) is None]
-        if missing:
-            raise AnsibleParserError(
-                f"{path}: wanted {', '.join(missing)}, found no such variable."
-            )
         return made
 
 
@@ -275,20 +276,41 @@ def common_variables(spec: dict[str, Any]) -> dict[str, Any]:
     return {
         "ansible_connection": "flux.burst.iap",
         "ansible_user": spec["burst_ssh_user"],
-        "ansible_ssh_private_key_file": spec["burst_ssh_private_key_file"],
         "ansible_python_interpreter": "/usr/bin/python3",
+        "iap_via": spec["burst_ssh_via"],
         **{name: spec[name] for name in PASSED_ON if spec[name] is not None},
     }
 
 
-def host_variables(row: Row) -> dict[str, Any]:
-    """Return what is a machine's own."""
+def gateways(rows: Iterable[Row]) -> dict[tuple[str, str], dict[str, str]]:
+    """Return the first machine of each burst that runs, as the connection plugin takes it: the way to the others."""
+    found: dict[tuple[str, str], Row] = {}
+    for row in sorted(rows, key=lambda row: (row["status"] != "RUNNING", row["name"])):
+        found.setdefault(burst_of(row), row)
     return {
+        burst: {"instance": row["name"], "zone": row["zone"], "instance_id": row["id"]}
+        for burst, row in found.items()
+    }
+
+
+def burst_of(row: Row) -> tuple[str, str]:
+    """Return which burst a machine is of, by project and name."""
+    return row["project"], row["labels"][LABEL]
+
+
+def host_variables(row: Row, spec: dict[str, Any]) -> dict[str, Any]:
+    """Return what is a machine's own."""
+    burst = row["labels"][LABEL]
+    own_key = _burst_directory.key_of(spec["burst_directory"], burst)
+    return {
+        "ansible_ssh_private_key_file": spec["burst_ssh_private_key_file"] or str(own_key),
+        "iap_burst": burst,
         "iap_project": row["project"],
         "iap_zone": row["zone"],
         "iap_instance_id": row["id"],
         "gce_status": row["status"],
         "gce_machine_type": row["machine_type"],
         "gce_internal_ip": row["internal_ip"],
+        "gce_external_ip": row["external_ip"],
         "gce_labels": row["labels"],
     }

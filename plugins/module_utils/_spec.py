@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.flux.burst.plugins.module_utils import _burst_directory
 from ansible_collections.flux.burst.plugins.module_utils._errors import SpecError
 from ansible_collections.flux.burst.plugins.module_utils._hostlist import expand
 
@@ -34,7 +35,13 @@ BURST_SAID = (
     "lower case letters, digits and dashes, beginning with a letter, at most 40, and not 'all'"
 )
 LABEL = re.compile(r"[a-z0-9_-]{0,63}")
-TOGETHER = ("burst_hostlist:", "burst_subnet_cidr:", "burst_network:")
+TOGETHER = (
+    "burst_hostlist:",
+    "burst_subnet_cidr:",
+    "burst_network:",
+    "burst_ssh_via:",
+    "burst_ssh_source_ranges:",
+)
 
 Check = Callable[[Any], str]
 
@@ -64,7 +71,9 @@ def one_region(zones: Sequence[str]) -> str:
 
 
 def specification(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the whole specification, typed, with defaults, burst_region and burst_max_run_seconds.
+    """Return the whole specification, typed, with defaults, and with what follows from it.
+
+    That is burst_region, burst_max_run_seconds and burst_own_key, which is whether the burst has an SSH key of its own.
 
     given are the burst_* variables, options their argument specification. Raises SpecError with one line for each thing
     that is wrong.
@@ -90,8 +99,13 @@ def specification(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[
         problems += _together(made)
     if problems:
         raise SpecError("\n".join(problems))
+    name, top = made["burst_name"], _burst_directory.top_of(made["burst_directory"])
+    given_key = made["burst_ssh_private_key_file"]
     return {
         **made,
+        "burst_directory": str(top),
+        "burst_own_key": not given_key,
+        "burst_ssh_private_key_file": given_key or str(_burst_directory.key_of(str(top), name)),
         "burst_region": one_region(made["burst_zones"]),
         "burst_max_run_seconds": seconds(made["burst_max_run_duration"]),
     }
@@ -122,6 +136,26 @@ def typed(value: Any, kind: str) -> Any:
 
 def _together(made: Mapping[str, Any]) -> list[str]:
     """Return what no variable shows alone; those named in TOGETHER are right each by itself."""
+    return _network_together(made) + _way_in_together(made)
+
+
+def _way_in_together(made: Mapping[str, Any]) -> list[str]:
+    via, ranges = made["burst_ssh_via"], made["burst_ssh_source_ranges"]
+    direct = via in ("internal", "external")
+    if direct and not ranges:
+        return [
+            f"burst_ssh_source_ranges: wanted the controller's address, such as 203.0.113.7/32, beside "
+            f"burst_ssh_via={via}, found none"
+        ]
+    if ranges and not direct:
+        return [
+            f"burst_ssh_source_ranges: wanted none beside burst_ssh_via={via}, where SSH comes from the Identity-Aware "
+            f"Proxy, found {', '.join(ranges)}"
+        ]
+    return []
+
+
+def _network_together(made: Mapping[str, Any]) -> list[str]:
     hosts = expand(made["burst_hostlist"])
     if made["burst_subnetwork"]:
         return []
@@ -199,6 +233,15 @@ def _cidr(value: str) -> str:
     return f"wanted an IPv4 range from /8 to /29, found {value!r}"
 
 
+def _ranges(value: Sequence[str]) -> str:
+    for text in value:
+        try:
+            ipaddress.IPv4Network(text)
+        except ValueError as error:
+            return f"wanted IPv4 ranges such as 203.0.113.7/32, found {text!r} ({error})"
+    return ""
+
+
 def _labels(value: Mapping[str, Any]) -> str:
     for key, text in value.items():
         good = isinstance(text, str) and LABEL.fullmatch(text) and LABEL.fullmatch(str(key))
@@ -268,6 +311,10 @@ CHECKS: dict[str, Check] = {
     "burst_lead_port": _between(1, 65535),
     "burst_ssh_user": _pattern(r"[a-z_][a-z0-9_-]{0,31}", "a user name"),
     "burst_ssh_private_key_file": _key_pair,
+    "burst_ssh_via": _pattern(
+        "iap|gateway|internal|external", "iap, gateway, internal or external"
+    ),
+    "burst_ssh_source_ranges": _ranges,
     "burst_boot_timeout": _SECONDS,
     "burst_join_timeout": _SECONDS,
     "burst_drain_timeout": _between(0, 7 * 86400),

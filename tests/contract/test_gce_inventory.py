@@ -103,10 +103,13 @@ def test_a_machine_that_runs_has_all_that_a_connection_needs(
         "burst_compute_endpoint": machines.compute_endpoint,
         "burst_credentials_file": str(machines.credentials_file),
         "burst_iap_endpoint": "wss://relay",
+        "iap_burst": "t",
         "iap_project": machines.project,
+        "iap_via": "iap",
         "iap_zone": "us-central1-a",
         "iap_instance_id": instance["id"],
         "gce_internal_ip": instance["networkInterfaces"][0]["networkIP"],
+        "gce_external_ip": "",
         "gce_machine_type": "n2-standard-2",
         "gce_status": "RUNNING",
         "gce_labels": {"flux-burst": "t", "flux-burst-role": "gate-way"},
@@ -197,7 +200,6 @@ def test_a_cache_spares_the_reading_until_it_is_flushed(
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ("", "wanted burst_ssh_private_key_file, found no such variable"),
         ("just text", "wanted a mapping of burst_* variables, found"),
         ({"burst_ssh_private_key_file": "{{ nowhere }}/key"}, "burst_ssh_private_key_file: "),
         ({"burst_credentials_file": "/nonexistent.json"}, "/nonexistent.json"),

@@ -9,19 +9,14 @@ import itertools
 import json
 import os
 import socket
-import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.flux.burst.plugins.connection.iap import (
-    listens,
-    ssh_options,
-    write_known_hosts,
-)
+from ansible_collections.flux.burst.plugins.connection.iap import listens, proxy_command, trust
 
 TOP = Path(__file__).resolve().parents[2]
 MACHINE = {
@@ -33,6 +28,7 @@ MACHINE = {
     "iap_instance": "b-001",
     "iap_instance_id": "77",
     "iap_host_keys": {"ssh-ed25519": "AAAA"},
+    "burst_name": "b",
     "burst_iap_endpoint": "wss://relay",
     "burst_credentials_file": "/keys/credentials.json",
 }
@@ -41,6 +37,10 @@ import json, os, sys
 with open("{calls}/" + os.urandom(8).hex(), "w") as file:
     json.dump(sys.argv[1:], file)
 words = [word for option in sys.argv for word in option.split()]
+if os.path.exists("{calls}.swapped"):
+    sys.stderr.write("The fingerprint for the ED25519 key sent by the remote host is\\n"
+                     "SHA256:another.\\nHost key verification failed.\\n")
+    sys.exit(255)
 if os.path.exists("{calls}.fails"):
     with open(words[words.index("--error-file") + 1], "w") as file:
         file.write("iap: wanted b-001, found the relay's close code 4003\\n")
@@ -49,27 +49,16 @@ if os.path.exists("{calls}.fails"):
 
 
 def test_only_the_given_host_keys_are_accepted() -> None:
-    words = ssh_options(["python", "/x/_iap.py"], Path("/home/me/known"), "iap-1")
-    assert "StrictHostKeyChecking=yes" in words
-    assert "UserKnownHostsFile=/home/me/known" in words
-    assert "GlobalKnownHostsFile=/dev/null" in words
-    assert "HostKeyAlias=iap-1" in words
+    made = trust(Path("/home/me/known"), "compute.1")
+    assert made["StrictHostKeyChecking"] == "yes"
+    assert made["UserKnownHostsFile"] == "/home/me/known"
+    assert made["GlobalKnownHostsFile"] == "/dev/null"
+    assert made["HostKeyAlias"] == "compute.1"
 
 
 def test_a_percent_sign_is_not_a_token_of_ssh() -> None:
-    words = ssh_options(["python", "/x/100% sure/_iap.py"], Path("/k"), "a")
-    assert "ProxyCommand=python '/x/100%% sure/_iap.py'" in words
-
-
-def test_host_keys_are_written_whole_and_for_their_owner(tmp_path: Path) -> None:
-    path = tmp_path / "made" / "key"
-    write_known_hosts(path, "iap-1", {"ssh-rsa": "BBBB", "ssh-ed25519": "AAAA"})
-    assert path.read_text() == "iap-1 ssh-ed25519 AAAA\niap-1 ssh-rsa BBBB\n"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    write_known_hosts(path, "iap-1", {"ssh-ed25519": "CCCC"})
-    assert path.read_text() == "iap-1 ssh-ed25519 CCCC\n"
-    assert [entry.name for entry in path.parent.iterdir()] == ["key"]
+    command = proxy_command(["python", "/x/100% sure/_iap.py"])
+    assert command == "python '/x/100%% sure/_iap.py'"
 
 
 def test_a_socket_that_nobody_listens_on_is_no_connection(tmp_path: Path) -> None:
@@ -83,6 +72,7 @@ def test_a_socket_that_nobody_listens_on_is_no_connection(tmp_path: Path) -> Non
     assert not listens(path)
 
 
+NO_SETTINGS: Mapping[str, str] = {}
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -96,7 +86,10 @@ def fake_ssh(tmp_path: Path) -> Run:
     program.chmod(0o755)
 
     def run(
-        playbook: list[dict[str, Any]] | None = None, /, **machines: dict[str, Any]
+        playbook: list[dict[str, Any]] | None = None,
+        settings: Mapping[str, str] = NO_SETTINGS,
+        /,
+        **machines: dict[str, Any],
     ) -> subprocess.CompletedProcess[str]:
         hosts = {
             name: {key: value for key, value in {**MACHINE, **changes}.items() if value is not None}
@@ -110,7 +103,8 @@ def fake_ssh(tmp_path: Path) -> Run:
             "ANSIBLE_CONFIG": str(tmp_path / "ansible.cfg"),
             "ANSIBLE_SSH_EXECUTABLE": str(program),
             "ANSIBLE_SSH_CONTROL_PATH_DIR": str(tmp_path / "cp"),
-            "FLUX_BURST_KNOWN_HOSTS_DIR": str(tmp_path / "known"),
+            "FLUX_BURST_DIRECTORY": str(tmp_path / "bursts"),
+            **settings,
         }
         (tmp_path / "play.yml").write_text(json.dumps(playbook))
         command = ["ansible", "all", "-m", "ansible.builtin.raw", "-a", "true"]
@@ -150,8 +144,10 @@ def test_ssh_gets_the_tunnel_and_keeps_what_the_user_gave_it(fake_ssh: Run, tmp_
     python, isolated, *_words = call["ProxyCommand"].split()
     assert (Path(python).parent, isolated) == (Path(sys.executable).parent, "-P")
     assert "--credentials-file /keys/credentials.json" in call["ProxyCommand"]
-    known_hosts = Path(call["UserKnownHostsFile"])
-    assert known_hosts.read_text() == f"{call['HostKeyAlias']} ssh-ed25519 AAAA\n"
+    known_hosts = tmp_path / "bursts" / "b" / "known_hosts"
+    assert call["UserKnownHostsFile"] == str(known_hosts)
+    assert call["HostKeyAlias"] == "compute.77"
+    assert known_hosts.read_text() == "compute.77 ssh-ed25519 AAAA\n"
 
 
 def test_a_connection_serves_one_machine_and_one_user_only(fake_ssh: Run, tmp_path: Path) -> None:
@@ -169,8 +165,8 @@ def test_a_connection_serves_one_machine_and_one_user_only(fake_ssh: Run, tmp_pa
     assert fake_ssh(**machines).returncode == 0
     found = calls(tmp_path)
     assert len(found) == len(machines)
-    for name in ("ControlPath", "HostKeyAlias", "UserKnownHostsFile"):
-        assert len({call[name] for call in found}) == len(machines) - 1
+    assert len({call["ControlPath"] for call in found}) == len(machines) - 1
+    assert {call["HostKeyAlias"] for call in found} == {"compute.77", "compute.78"}
 
 
 def test_a_delegated_task_goes_to_the_machine_that_it_names(fake_ssh: Run, tmp_path: Path) -> None:
@@ -194,4 +190,57 @@ def test_what_the_tunnel_said_is_the_error(fake_ssh: Run, tmp_path: Path) -> Non
 def test_host_keys_that_cannot_be_read_are_told(fake_ssh: Run, tmp_path: Path) -> None:
     done = fake_ssh(one={"iap_host_keys": {}, "burst_credentials_file": "/nonexistent.json"})
     assert "wanted Google credentials in /nonexistent.json" in done.stdout + done.stderr
+    assert calls(tmp_path) == []
+
+
+def test_no_setting_switches_the_check_of_host_keys_off(fake_ssh: Run, tmp_path: Path) -> None:
+    settings = {
+        "ANSIBLE_HOST_KEY_CHECKING": "False",
+        "ANSIBLE_SSH_ARGS": "-o StrictHostKeyChecking=no -o ControlMaster=auto -o ControlPersist=9s",
+    }
+    assert fake_ssh(None, settings, one={}).returncode == 0
+    [call] = calls(tmp_path)
+    assert call["StrictHostKeyChecking"] == "yes"
+    assert call["ControlPersist"] == "9s"
+
+
+def test_a_machine_that_has_other_keys_than_were_pinned_is_not_connected_to(
+    fake_ssh: Run, tmp_path: Path
+) -> None:
+    assert fake_ssh(one={}).returncode == 0
+    done = fake_ssh(one={"iap_host_keys": {"ssh-ed25519": "BBBB"}})
+    assert done.returncode != 0
+    assert len(calls(tmp_path)) == 1
+    said = " ".join((done.stdout + done.stderr).split())
+    assert "stage host_key: wanted b-001 with the SSH host key ssh-ed25519 SHA256:" in said
+    assert "ssh-keygen -R compute.77 -f" in said
+
+
+def test_a_key_that_ssh_refuses_is_told_with_both_fingerprints(
+    fake_ssh: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "calls.swapped").touch()
+    said = " ".join(fake_ssh(one={}).stdout.split())
+    assert "stage host_key: wanted b-001 with the SSH host key ssh-ed25519 SHA256:" in said
+    assert "found SHA256:another presented by its sshd: nothing was sent to it" in said
+
+
+@pytest.mark.parametrize(
+    ("via", "address"), [("internal", "10.10.0.7"), ("external", "203.0.113.7")]
+)
+def test_plain_ssh_goes_to_the_machines_address_with_its_host_keys(
+    fake_ssh: Run, tmp_path: Path, via: str, address: str
+) -> None:
+    known = {"gce_internal_ip": "10.10.0.7", "gce_external_ip": "203.0.113.7"}
+    assert fake_ssh(one={"iap_via": via, **known}).returncode == 0
+    [call] = calls(tmp_path)
+    assert call["HostName"] == address
+    assert call["HostKeyAlias"] == "compute.77"
+    assert call["StrictHostKeyChecking"] == "yes"
+    assert "ProxyCommand" not in call
+
+
+def test_a_machine_without_a_public_address_is_told(fake_ssh: Run, tmp_path: Path) -> None:
+    done = fake_ssh(one={"iap_via": "external", "gce_external_ip": ""})
+    assert "wanted the external address of b-001, found none" in " ".join(done.stdout.split())
     assert calls(tmp_path) == []

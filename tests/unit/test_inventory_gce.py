@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.flux.burst.plugins.inventory import gce
 from ansible_collections.flux.burst.plugins.inventory.gce import (
     common_variables,
+    gateways,
     host_variables,
     named,
 )
@@ -29,7 +30,9 @@ REST = {
 SPEC = {
     "burst_project": "my-project",
     "burst_ssh_user": "burst",
-    "burst_ssh_private_key_file": "/keys/burst",
+    "burst_directory": "/bursts",
+    "burst_ssh_private_key_file": None,
+    "burst_ssh_via": "iap",
     "burst_credentials_file": None,
     "burst_impersonate_service_account": None,
     "burst_compute_endpoint": "https://compute.googleapis.com",
@@ -46,7 +49,10 @@ def test_a_machine_is_its_rest_resource_without_urls() -> None:
         "status": "RUNNING",
         "machine_type": "n2-standard-4",
         "internal_ip": "10.10.0.2",
+        "external_ip": "",
     }
+    addressed = {"networkIP": "10.10.0.2", "accessConfigs": [{"natIP": "203.0.113.7"}]}
+    assert machine({**REST, "networkInterfaces": [addressed]})["external_ip"] == "203.0.113.7"
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -54,13 +60,33 @@ def row(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_machine_is_reached_through_the_tunnel() -> None:
-    found = {**common_variables(SPEC), **host_variables(row())}
+    found = {**common_variables(SPEC), **host_variables(row(), SPEC)}
     assert found["ansible_connection"] == "flux.burst.iap"
     assert found["ansible_user"] == "burst"
-    assert found["ansible_ssh_private_key_file"] == "/keys/burst"
+    assert found["ansible_ssh_private_key_file"] == "/bursts/mine/ssh_key"
+    assert (found["burst_directory"], found["iap_burst"]) == ("/bursts", "mine")
+    assert found["iap_via"] == "iap"
     assert (found["iap_project"], found["iap_zone"]) == ("my-project", "us-central1-a")
     assert found["iap_instance_id"] == "42"
     assert found["gce_labels"] == {"flux-burst": "mine"}
+
+
+def test_a_key_that_is_given_is_every_machines() -> None:
+    found = host_variables(row(), {**SPEC, "burst_ssh_private_key_file": "/keys/burst"})
+    assert found["ansible_ssh_private_key_file"] == "/keys/burst"
+
+
+def test_the_gateway_of_a_burst_is_its_first_machine_that_runs() -> None:
+    rows = [
+        row(name="n-1", status="STAGING", id="1"),
+        row(name="n-3", id="3"),
+        row(name="n-2", id="2"),
+        row(name="o-1", id="4", labels={"flux-burst": "other"}),
+    ]
+    assert gateways(rows) == {
+        ("my-project", "mine"): {"instance": "n-2", "zone": "us-central1-a", "instance_id": "2"},
+        ("my-project", "other"): {"instance": "o-1", "zone": "us-central1-a", "instance_id": "4"},
+    }
 
 
 def test_a_name_that_two_machines_have_is_the_own_bursts_and_the_other_has_its_name_in_the_dns() -> (
