@@ -139,7 +139,7 @@ def test_check_mode_lists_what_would_be_created_and_creates_nothing(sandbox: San
     done = succeeded(sandbox.playbook("burst", "--check", "--diff"))
     for name in [*HOSTS, "flux-burst-net", "flux-burst-router", "flux-burst-allow-iap-ssh"]:
         assert name in done.output
-    assert done.changed == {"localhost": 2, LEAD: 1}
+    assert done.changed == {"localhost": 3, LEAD: 1}
     assert burst_holdings(sandbox) == NOTHING
 
 
@@ -276,6 +276,7 @@ def test_teardown_leaves_nothing(sandbox: Sandbox) -> None:
     assert nodes(listed, "down") == "gffw-compute-a-[001-003]"
     drained = succeeded(sandbox.on_lead("flux", "resource", "drain")).output
     assert "gffw" not in drained
+    assert list((sandbox.state / "bursts").iterdir()) == [], "keys on the controller"
 
 
 def test_a_second_teardown_changes_nothing(sandbox: Sandbox) -> None:
