@@ -91,11 +91,14 @@ class Sandbox:
         """Bring it up and read the environment that points clients at it."""
         done = self.command("up", "--flux", self.flux, "--latency", "none")
         if done.code == 0:
-            for line in self.command("env").output.splitlines():
-                for word in shlex.split(line)[1:]:
-                    key, _unused, value = word.partition("=")
-                    self.env[key] = value
+            self.env |= self.exports()
         return done
+
+    def exports(self, *options: str) -> dict[str, str]:
+        """What `python -m sandbox env` tells a shell to export."""
+        lines = self.command("env", *options).output.splitlines()
+        pairs = [word.partition("=") for line in lines for word in shlex.split(line)[1:]]
+        return {key: value for key, _unused, value in pairs}
 
     def status(self) -> dict[str, Any]:
         """What it holds."""
