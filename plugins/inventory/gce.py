@@ -102,6 +102,7 @@ from ansible_collections.flux.burst.plugins.module_utils._gce_auth import (
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import (
     LABEL,
     READERS,
+    USER_LABEL,
     GceSession,
     machine,
 )
@@ -275,7 +276,6 @@ def common_variables(spec: dict[str, Any]) -> dict[str, Any]:
     """Return what Ansible needs to reach any machine."""
     return {
         "ansible_connection": "flux.burst.iap",
-        "ansible_user": spec["burst_ssh_user"],
         "ansible_python_interpreter": "/usr/bin/python3",
         "iap_via": spec["burst_ssh_via"],
         **{name: spec[name] for name in PASSED_ON if spec[name] is not None},
@@ -303,6 +303,7 @@ def host_variables(row: Row, spec: dict[str, Any]) -> dict[str, Any]:
     burst = row["labels"][LABEL]
     own_key = _burst_directory.key_of(spec["burst_directory"], burst)
     return {
+        "ansible_user": row["labels"].get(USER_LABEL) or spec["burst_ssh_user"],
         "ansible_ssh_private_key_file": spec["burst_ssh_private_key_file"] or str(own_key),
         "iap_burst": burst,
         "iap_project": row["project"],

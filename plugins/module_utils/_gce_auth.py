@@ -144,6 +144,18 @@ def with_project(params: Mapping[str, Any]) -> dict[str, Any]:
     return {**params, "project": given or project_of(load(Auth.from_params(params)))}
 
 
+def account_of(identity: Identity) -> str:
+    """Return the e-mail address of the account that some credentials are of. Raises GceError where they do not tell."""
+    for name in ("service_account_email", "account"):
+        found = getattr(identity.credentials, name, None)
+        if isinstance(found, str) and "@" in found:
+            return found
+    raise GceError(
+        f"account: wanted the e-mail address of an account, found none with {identity.who}: set account "
+        "(burst_os_login_account in a specification)."
+    )
+
+
 def project_of(identity: Identity) -> str:
     """Return the project of some credentials. Raises GceError where they have none."""
     project = identity.project

@@ -51,12 +51,11 @@ def labels(params: Mapping[str, Any]) -> dict[str, str]:
 
 def metadata(params: Mapping[str, Any]) -> dict[str, str]:
     """Return the metadata that every machine of a burst has. It never holds a secret."""
-    return {
-        "block-project-ssh-keys": "TRUE",
-        "enable-guest-attributes": "TRUE",
-        "enable-oslogin": "FALSE",
-        "ssh-keys": f"{params['ssh_user']}:{params['ssh_public_key'].strip()}",
-    }
+    made = {"block-project-ssh-keys": "TRUE", "enable-guest-attributes": "TRUE"}
+    if params["os_login"]:
+        return {**made, "enable-oslogin": "TRUE"}
+    keys = f"{params['ssh_user']}:{params['ssh_public_key'].strip()}"
+    return {**made, "enable-oslogin": "FALSE", "ssh-keys": keys}
 
 
 def placement_name(burst: str) -> str:

@@ -18,6 +18,8 @@ from ansible_collections.flux.burst.plugins.module_utils._gce_refusal import exp
 from ansible_collections.flux.burst.plugins.module_utils._gce_retry import Later, dropped, persist
 
 LABEL = "flux-burst"
+USER_LABEL = "flux-burst-user"
+"""Says who logs in: with OS Login, the specification does not."""
 TIMEOUT = 30.0
 READERS = 16
 """How many requests at once are worth it."""
@@ -26,14 +28,18 @@ INSTANCE_FIELDS = (
     "networkInterfaces(networkIP,subnetwork),scheduling"
 )
 NOT_FOUND = 404
+VERBS = {"GET": "read", "POST": "ask for", "DELETE": "delete"}
 
 
 class GceSession:
     """Reads of one Compute Engine endpoint."""
 
-    def __init__(self, compute_endpoint: str, auth: Auth) -> None:
+    service, root = "Compute Engine", "compute/v1"
+    advice = "check burst_project and the names in that path"
+
+    def __init__(self, endpoint: str, auth: Auth) -> None:
         """Load the credentials; nothing is asked yet. Raises GceError."""
-        self.endpoint = compute_endpoint.rstrip("/")
+        self.endpoint = endpoint.rstrip("/")
         self._identity = load(auth)
         from google.auth.transport.requests import AuthorizedSession
         from requests.adapters import HTTPAdapter
@@ -47,21 +53,29 @@ class GceSession:
         return cls(params["compute_endpoint"], Auth.from_params(params))
 
     def get(self, path: str, **query: str) -> dict[str, Any]:
-        """Return the resource or list at a path below compute/v1; what passes is asked again.
+        """Return the resource or list at a path below the service's root; what passes is asked again.
 
         Raises GceError, with the HTTP status.
         """
-        return persist(lambda: self._get(path, query))
+        return self.ask("GET", path, **query)
 
-    def _get(self, path: str, query: Mapping[str, str]) -> dict[str, Any]:
+    def ask(
+        self, verb: str, path: str, body: Mapping[str, Any] | None = None, **query: str
+    ) -> dict[str, Any]:
+        """Return the answer to a request, which may be made twice: what passes is asked again. Raises GceError."""
+        return persist(lambda: self._ask(verb, path, body, query))
+
+    def _ask(
+        self, verb: str, path: str, sent: Mapping[str, Any] | None, query: Mapping[str, str]
+    ) -> dict[str, Any]:
         import google.auth.exceptions
         import requests
 
-        url = f"{self.endpoint}/compute/v1/{path}"
+        url = f"{self.endpoint}/{self.root}/{path}"
         try:
-            answer = self._session.get(url, params=query, timeout=TIMEOUT)
+            answer = self._session.request(verb, url, params=query, json=sent, timeout=TIMEOUT)
         except (google.auth.exceptions.GoogleAuthError, requests.RequestException) as error:
-            wanted = f"an answer from Compute Engine at {self.endpoint}"
+            wanted = f"an answer from {self.service} at {self.endpoint}"
             if isinstance(error, google.auth.exceptions.GoogleAuthError):
                 failure = self._identity.refused(wanted, error)
             else:
@@ -78,19 +92,19 @@ class GceSession:
         # A page of a proxy or of another server must not pass for "nothing there", so it has no status.
         if not isinstance(body, dict) and answer.status_code < 500:
             raise GceError(
-                f"wanted JSON from Compute Engine at {self.endpoint}, found HTTP {answer.status_code} with "
+                f"wanted JSON from {self.service} at {self.endpoint}, found HTTP {answer.status_code} with "
                 f"{answer.headers.get('Content-Type', 'no type')}: check the endpoint and the proxy before it."
             )
         if answer.status_code >= 400:
-            raise self._refused(path, answer, body)
+            raise self._refused(verb, path, answer, body)
         found: dict[str, Any] = body
         return found
 
-    def _refused(self, path: str, answer: Any, body: Any) -> GceError | Later:
+    def _refused(self, verb: str, path: str, answer: Any, body: Any) -> GceError | Later:
         after = answer.headers.get("Retry-After")
         refusal = from_answer(answer.status_code, body, answer.reason, after)
-        advice = "check burst_project and the names in that path"
-        said = explain(f"read {path} from Compute Engine", refusal, {}, self._identity.who, advice)
+        what = f"{VERBS[verb]} {path} from {self.service}"
+        said = explain(what, refusal, {}, self._identity.who, self.advice)
         failure = GceError(said, status=refusal.status, codes=refusal.codes)
         return Later(failure, refusal.retry_after) if refusal.passes else failure
 
@@ -152,6 +166,13 @@ class GceSession:
         )
         lines = [line.strip() for line in str(found.get("contents", "")).splitlines()]
         return [line for line in lines if line][-count:]
+
+
+class OsLoginSession(GceSession):
+    """Requests of one OS Login endpoint."""
+
+    service, root = "OS Login", "v1"
+    advice = "check burst_os_login_account, and that the OS Login API is enabled"
 
 
 def last_part(url: str) -> str:

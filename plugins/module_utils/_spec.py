@@ -39,6 +39,8 @@ TOGETHER = (
     "burst_hostlist:",
     "burst_subnet_cidr:",
     "burst_network:",
+    "burst_os_login:",
+    "burst_os_login_account:",
     "burst_ssh_via:",
     "burst_ssh_source_ranges:",
 )
@@ -140,6 +142,8 @@ def _together(made: Mapping[str, Any]) -> list[str]:
 
 
 def _way_in_together(made: Mapping[str, Any]) -> list[str]:
+    if made["burst_os_login_account"] and not made["burst_os_login"]:
+        return ["burst_os_login_account: wanted burst_os_login beside it, found that false"]
     via, ranges = made["burst_ssh_via"], made["burst_ssh_source_ranges"]
     direct = via in ("internal", "external")
     if direct and not ranges:
@@ -324,6 +328,8 @@ CHECKS: dict[str, Check] = {
         "the e-mail address of a service account, or several separated by commas",
     ),
     "burst_compute_endpoint": _pattern(r"https?://\S+", "a URL with http or https"),
+    "burst_os_login_account": _pattern(r"[^@\s]+@[^@\s]+", "an e-mail address"),
+    "burst_os_login_endpoint": _pattern(r"https?://\S+", "a URL with http or https"),
     "burst_iap_endpoint": _pattern(r"wss?://\S+", "a URL with wss"),
     "burst_iap_ca_file": _file,
 }

@@ -124,8 +124,13 @@ options:
     type: str
     default: burst
   ssh_public_key:
-    description: That user's public SSH key.
+    description: That user's public SSH key. Not needed with O(os_login).
     type: str
+  os_login:
+    description:
+      - Let in whom OS Login lets in (see M(flux.burst.gce_os_login)), instead of O(ssh_user).
+    type: bool
+    default: false
   boot_timeout:
     description: How long the machines may take until Compute Engine says that they run, in seconds.
     type: int
@@ -303,7 +308,7 @@ from ansible_collections.flux.burst.plugins.module_utils._gce_session import (
 )
 from ansible_collections.flux.burst.plugins.module_utils._spec import one_region
 
-NEEDED = ("zones", "hosts", "machine_types", "image", "ssh_public_key")
+NEEDED = ("zones", "hosts", "machine_types", "image")
 POLL = 1.0
 Start = Callable[[], Any]
 """Begins a change and returns it as Started, or None where there is nothing left to do."""
@@ -504,6 +509,7 @@ def main() -> None:
             "max_run_duration": {"type": "str", "default": "4h"},
             "ssh_user": {"type": "str", "default": "burst"},
             "ssh_public_key": {"type": "str", "no_log": False},
+            "os_login": {"type": "bool", "default": False},
             "boot_timeout": {"type": "int", "default": 300},
         },
         required_if=[("state", "present", NEEDED)],
@@ -511,7 +517,8 @@ def main() -> None:
     )
     with failing_module(module):
         params = with_project(module.params)
-        missing = [name for name in NEEDED if params[name] is None]
+        needed = NEEDED if params["os_login"] else (*NEEDED, "ssh_public_key")
+        missing = [name for name in needed if params[name] is None]
         if params["state"] == "present" and missing:
             # A variable that is null counts as given for required_if.
             raise SpecError(f"{', '.join(missing)}: wanted a value for state=present, found null.")

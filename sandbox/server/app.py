@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -20,6 +21,7 @@ from sandbox.server import (
     firewalls,
     images,
     instance_methods,
+    instances,
     nat,
     networks,
     policies,
@@ -30,6 +32,7 @@ from sandbox.server.api import METHODS, Api, parse_json
 from sandbox.server.errors import RETRY_INFO, ApiError
 from sandbox.server.faults import Dropped
 from sandbox.server.oauth import TokenError, Tokens
+from sandbox.server.oslogin import Logins
 from sandbox.server.requestlog import RequestLog
 from sandbox.server.state import Cloud, Key, Resource
 
@@ -91,6 +94,8 @@ class Frontend:
     ) -> None:
         self.api, self.tokens, self.log, self.about = api, tokens, log, about
         self.shutdown = shutdown
+        self.logins = Logins()
+        api.cloud.logins = self.logins.let_in
 
     def application(self) -> web.Application:
         """Return the web application."""
@@ -104,6 +109,10 @@ class Frontend:
         for verb in ("GET", "POST", "DELETE"):
             app.router.add_route(verb, "/sandbox/faults", self.faults)
         app.router.add_post("/sandbox/shutdown", self.stop)
+        user = "/v1/users/{user:[^/:]+}"
+        app.router.add_get(f"{user}/loginProfile", self.os_login)
+        app.router.add_post(f"{user}:importSshPublicKey", self.os_login)
+        app.router.add_delete(f"{user}/sshPublicKeys/{{key}}", self.os_login)
         app.router.add_route("*", "/{path:.*}", self.compute)
         return app
 
@@ -154,6 +163,44 @@ class Frontend:
         asked = {"grant_type": form.get("grant_type"), "assertion": "(redacted)"}
         self.log.write("POST", "/token", {}, status, asked, shown)
         return _json(answer, status)
+
+    async def os_login(self, request: web.Request) -> web.Response:
+        """Answer a call of OS Login, and let in on every machine that looks there whom it lets in from now on."""
+        user, body = request.match_info["user"], await request.read()
+        asked: Resource = {}
+        status = 200
+        try:
+            asked = parse_json(body) or {}
+            if not self.tokens.good(request.headers.get("Authorization")):
+                raise ApiError(401, "unauthorized", "Request had invalid credentials.")
+            if request.method == "GET":
+                answer = self.logins.profile(user)
+            elif request.method == "POST":
+                answer = self.logins.add(user, asked)
+                self._at_expiry(asked)
+            else:
+                answer = self.logins.drop(user, request.match_info["key"])
+        except ApiError as error:
+            status, answer = error.code, error.body()
+        self.log.write(request.method, request.path, request.query, status, asked, answer)
+        if status == 200 and request.method != "GET":
+            await self._let_in()
+        return _json(answer, status)
+
+    def _at_expiry(self, key: Resource) -> None:
+        if key.get("expirationTimeUsec"):
+            wait = int(key["expirationTimeUsec"]) / 1e6 - time.time()
+
+            async def expire() -> None:
+                await asyncio.sleep(wait)
+                await self._let_in()
+
+            self.api.operations.spawn(expire())
+
+    async def _let_in(self) -> None:
+        for key, instance in self.api.cloud.all("instances"):
+            if instances.os_login(instance):
+                await instance_methods.let_in(self.api.cloud, key, instance)
 
     async def status(self, request: web.Request) -> web.Response:
         """Say what there is."""

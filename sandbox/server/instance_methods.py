@@ -292,13 +292,17 @@ async def set_metadata(call: Call) -> Resource:
     async def work(operation: Resource) -> None:
         await call.operations.elapse(operation)
         instance["metadata"] = metadata
-        keys = instances.ssh_keys(instances.metadata_items(instance))
-        async with call.cloud.machine(key):
-            if instance["status"] == "RUNNING":
-                backend = call.cloud.backend
-                await call.cloud.thread(backend.set_ssh_keys, key.project, key.name, keys)
+        await let_in(call.cloud, key, instance)
 
     return call.operations.start("setMetadata", key, work)
+
+
+async def let_in(cloud: Cloud, key: Key, instance: Resource) -> None:
+    """Tell a machine that runs whom it shall let in."""
+    keys = instances.let_in(cloud, instance)
+    async with cloud.machine(key):
+        if instance["status"] == "RUNNING":
+            await cloud.thread(cloud.backend.set_ssh_keys, key.project, key.name, keys)
 
 
 @serve("instances.getSerialPortOutput", "GET", f"{ONE}/serialPort")

@@ -71,6 +71,16 @@ def ssh_keys(metadata: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     )
 
 
+def os_login(instance: Resource) -> bool:
+    """Return whether an instance lets in whom OS Login lets in, and nobody else."""
+    return metadata_items(instance).get("enable-oslogin", "").lower() in ("true", "1", "y")
+
+
+def let_in(cloud: Cloud, instance: Resource) -> tuple[tuple[str, str], ...]:
+    """Return (user, public key) of everyone whom an instance lets in."""
+    return cloud.logins() if os_login(instance) else ssh_keys(metadata_items(instance))
+
+
 def max_run_seconds(instance: Resource) -> int:
     """Return the maxRunDuration in seconds; 0 is none."""
     duration = instance.get("scheduling", {}).get("maxRunDuration") or {}
@@ -339,7 +349,7 @@ def machine_spec(cloud: Cloud, key: Key, instance: Resource, place: Place) -> Ma
         address=instance["networkInterfaces"][0]["networkIP"],
         prefix=place.cidr.prefixlen,
         gateway=place.gateway,
-        ssh_keys=ssh_keys(metadata_items(instance)),
+        ssh_keys=let_in(cloud, instance),
         image=disks.boot_image(cloud, key, instance),
     )
 

@@ -111,6 +111,8 @@ class Cloud:
         self._tables: dict[tuple[str, str], dict[Key, Resource]] = {}
         self._machines: dict[Key, asyncio.Lock] = {}
         self._last_id = time.time_ns() + secrets.randbelow(10**9)
+        # Project-independent: (user, public key) of those whom OS Login lets in.
+        self.logins: Callable[[], tuple[tuple[str, str], ...]] = tuple
         self._threads = ThreadPoolExecutor(BACKEND_THREADS, "backend")
 
     def new_id(self) -> str:

@@ -99,6 +99,23 @@ def test_a_key_pair_that_was_lost_is_made_again_and_let_in_with_a_tunnel_for_eac
     assert tunnels(site) - before == dict.fromkeys(HOSTS, 1)
 
 
+def test_with_os_login_the_account_logs_in_and_the_user_of_the_metadata_no_more(
+    site: Sandbox,
+) -> None:
+    login = ("-e", "burst_os_login=true")
+    done = site.playbook("burst", *login)
+    assert done.code == 0, done.output
+    # The key is imported, and the machines are told to look there, and whose it is.
+    assert done.changed == {"localhost": 2}
+    who = site.run("ansible", "burst_nodes", "-o", "-m", "command", "-a", "whoami")
+    assert len(re.findall(r"\(stdout\) sa_\d+$", who.output, re.M)) == len(HOSTS), who.output
+    refused = hostnames(site, "-e", "ansible_user=burst")
+    assert answered(refused) == []
+    assert refused.output.count("Permission denied (publickey)") >= len(HOSTS)
+    done = site.playbook("burst")
+    assert done.changed == {"localhost": 1}, "the user of the metadata logs in again"
+
+
 def test_a_machine_with_a_swapped_host_key_gets_no_secret_and_the_others_join(
     site: Sandbox,
 ) -> None:

@@ -32,6 +32,7 @@ PARAMS: dict[str, Any] = {
     "disk_type": "pd-balanced",
     "subnetwork": None,
     "public_address": False,
+    "os_login": False,
     "tags": [],
     "service_account": None,
     "service_account_scopes": ["scope"],

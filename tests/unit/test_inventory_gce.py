@@ -71,6 +71,11 @@ def test_a_machine_is_reached_through_the_tunnel() -> None:
     assert found["gce_labels"] == {"flux-burst": "mine"}
 
 
+def test_with_os_login_a_machine_says_who_logs_in() -> None:
+    labels = {"flux-burst": "mine", "flux-burst-user": "sa_1234"}
+    assert host_variables(row(labels=labels), SPEC)["ansible_user"] == "sa_1234"
+
+
 def test_a_key_that_is_given_is_every_machines() -> None:
     found = host_variables(row(), {**SPEC, "burst_ssh_private_key_file": "/keys/burst"})
     assert found["ansible_ssh_private_key_file"] == "/keys/burst"

@@ -101,6 +101,7 @@ def test_a_burst_without_a_key_has_one_of_its_own(good: dict[str, Any]) -> None:
         ("burst_tags", ["Flux"], "network tags"),
         ("burst_service_account", "nodes", "the e-mail of a service account"),
         ("burst_accelerator_count", 0, "1 to 16"),
+        ("burst_os_login_account", "a@b.iam.gserviceaccount.com", "burst_os_login beside it"),
         ("burst_ssh_via", "vpn", "iap, gateway, internal or external"),
         ("burst_ssh_source_ranges", ["10.0.0.0/33"], "IPv4 ranges such as"),
         ("burst_ssh_source_ranges", ["10.0.0.0/8"], "none beside burst_ssh_via=iap"),
