@@ -165,7 +165,11 @@ from ansible_collections.flux.burst.plugins.module_utils import _burst_directory
 from ansible_collections.flux.burst.plugins.module_utils._errors import BurstError, GceError
 from ansible_collections.flux.burst.plugins.module_utils._gce_auth import Auth
 from ansible_collections.flux.burst.plugins.module_utils._gce_boot import host_keys
-from ansible_collections.flux.burst.plugins.module_utils._gce_session import GceSession
+from ansible_collections.flux.burst.plugins.module_utils._gce_session import (
+    GceSession,
+    QuickSession,
+)
+from ansible_collections.flux.burst.plugins.module_utils._gce_token import Tokens
 
 PERSIST = "60s"
 """How long the connection to the gateway lives without one through it; Ansible's own default for a host's."""
@@ -273,10 +277,14 @@ class Connection(SshConnection):
         _host_keys.pin(file, machine.alias, keys, machine.instance)
 
     def _session(self) -> GceSession:
-        auth = Auth.from_environment(
-            self.get_option("credentials_file"), self.get_option("impersonate_service_account")
+        given = (
+            self.get_option("credentials_file"),
+            self.get_option("impersonate_service_account"),
         )
-        return GceSession(self.get_option("compute_endpoint"), auth)
+        tokens = Tokens(*given, str(self._directory))
+        return QuickSession(
+            self.get_option("compute_endpoint"), Auth.from_environment(*given), tokens
+        )
 
     def _identified(self, machine: Machine) -> Machine:
         """Return a machine with its id, which an inventory that is written by hand does not have. Raises GceError."""

@@ -8,14 +8,19 @@ Importing google-cloud-compute costs two seconds and 150 MiB; what runs at every
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
-from urllib.parse import quote
+from urllib.error import HTTPError
+from urllib.parse import quote, urlencode
+from urllib.request import Request, urlopen
 
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
 from ansible_collections.flux.burst.plugins.module_utils._gce_auth import Auth, first_line, load
 from ansible_collections.flux.burst.plugins.module_utils._gce_refusal import explain, from_answer
 from ansible_collections.flux.burst.plugins.module_utils._gce_retry import Later, dropped, persist
+from ansible_collections.flux.burst.plugins.module_utils._gce_token import TokenError, Tokens
 
 LABEL = "flux-burst"
 USER_LABEL = "flux-burst-user"
@@ -28,6 +33,7 @@ INSTANCE_FIELDS = (
     "networkInterfaces(networkIP,subnetwork),scheduling"
 )
 NOT_FOUND = 404
+JSON = "application/json"
 VERBS = {"GET": "read", "POST": "ask for", "DELETE": "delete"}
 
 
@@ -166,6 +172,44 @@ class GceSession:
         )
         lines = [line.strip() for line in str(found.get("contents", "")).splitlines()]
         return [line for line in lines if line][-count:]
+
+
+class QuickSession(GceSession):
+    """Reads with the access token that all processes share, without google-auth, whose import costs 0.2 s.
+
+    What does not succeed is asked once more by a GceSession, which says why.
+    """
+
+    def __init__(self, endpoint: str, auth: Auth, tokens: Tokens) -> None:
+        self.endpoint = endpoint.rstrip("/")
+        self._auth, self._tokens = auth, tokens
+
+    def ask(
+        self, verb: str, path: str, body: Mapping[str, Any] | None = None, **query: str
+    ) -> dict[str, Any]:
+        """Return the answer to a request. Raises GceError."""
+        found = self._read(path, query) if verb == "GET" else None
+        return self._thorough.ask(verb, path, body, **query) if found is None else found
+
+    def _read(self, path: str, query: Mapping[str, str]) -> dict[str, Any] | None:
+        """Return a resource, None where it was not had. Raises GceError where there is none."""
+        url = f"{self.endpoint}/{self.root}/{path}?{urlencode(query)}"
+        try:
+            headers = {"Authorization": f"Bearer {self._tokens.get()}"}
+            with urlopen(Request(url, headers=headers), timeout=TIMEOUT) as answer:
+                found = json.load(answer)
+        except HTTPError as error:
+            with error:
+                if error.code == NOT_FOUND and error.headers.get_content_type() == JSON:
+                    raise GceError(f"wanted {path}, found none.", status=NOT_FOUND) from None
+            return None
+        except (TokenError, OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    @cached_property
+    def _thorough(self) -> GceSession:
+        return GceSession(self.endpoint, self._auth)
 
 
 class OsLoginSession(GceSession):

@@ -22,6 +22,7 @@ from ansible_collections.flux.burst.plugins.module_utils import (
 )
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
 from ansible_collections.flux.burst.plugins.module_utils._gce_auth import Auth
+from ansible_collections.flux.burst.plugins.module_utils._gce_token import Tokens
 
 AUTH = Auth(access_token="ya29.test")
 DONE = {"name": "op-1", "status": "DONE"}
@@ -391,3 +392,53 @@ def test_deleting_what_may_not_be_deleted_is_told(endpoint: Endpoint) -> None:
     client = endpoint.client(refusal(403, "forbidden", "No"))
     with pytest.raises(GceError, match="wanted to delete instance b-001, found HTTP 403"):
         client.delete("instance", "b-001", zone="us-central1-a")
+
+
+@pytest.fixture
+def quick(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> _gce_session.QuickSession:
+    monkeypatch.setenv("FLUX_BURST_ACCESS_TOKEN", "ya29.test")
+    return _gce_session.QuickSession(endpoint.url, AUTH, Tokens())
+
+
+def test_a_quick_read_needs_no_google_auth(
+    endpoint: Endpoint, quick: _gce_session.QuickSession
+) -> None:
+    endpoint.answers = [(200, {"id": "7"})]
+    assert quick.get("projects/p/zones/z/instances/n", fields="id") == {"id": "7"}
+    assert endpoint.asked == [
+        ("GET", "/compute/v1/projects/p/zones/z/instances/n", {"fields": ["id"]})
+    ]
+    assert "_thorough" not in vars(quick)
+
+
+def test_a_quick_read_tells_what_is_not_there(
+    endpoint: Endpoint, quick: _gce_session.QuickSession
+) -> None:
+    endpoint.answers = [(404, {"error": {"code": 404, "message": "none"}})]
+    assert quick.host_keys("p", "z", "n") == {}
+    assert "_thorough" not in vars(quick)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ((503, {}), (200, {"id": "7"}), ""),
+        ((0, None), (200, {"id": "7"}), ""),
+        ((404, "<html>"), (404, "<html>"), "wanted JSON from Compute Engine"),
+        ((403, {}), (403, {"error": {"code": 403, "message": "no"}}), "HTTP 403"),
+    ],
+)
+def test_what_a_quick_read_did_not_get_is_asked_for_again_by_who_can_explain(
+    endpoint: Endpoint,
+    quick: _gce_session.QuickSession,
+    first: Answer,
+    second: Answer,
+    said: str,
+) -> None:
+    endpoint.answers = [first, second]
+    if said:
+        with pytest.raises(GceError, match=said):
+            quick.get("projects/p")
+    else:
+        assert quick.get("projects/p") == {"id": "7"}
+    assert len(endpoint.asked) == 2
