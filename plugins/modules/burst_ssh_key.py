@@ -46,7 +46,7 @@ EXAMPLES = r"""
   ansible.builtin.debug:
     msg: "{{ key.path }} {{ key.fingerprint }}"
 
-- name: Delete it
+- name: Delete the key pair
   flux.burst.burst_ssh_key:
     burst: flux-burst
     state: absent

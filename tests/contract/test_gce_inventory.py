@@ -116,6 +116,16 @@ def test_a_machine_that_runs_has_all_that_a_connection_needs(
     }
 
 
+def test_all_but_one_go_through_the_first_machine_that_runs(
+    inventory: Inventory, machines: ComputeServer
+) -> None:
+    found = inventory.found("-e", "burst_ssh_via=gateway")[1]
+    first = machines.call("GET", f"{ZONE}/instances/b-001")[1]
+    gateway = {"instance": "b-001", "zone": "us-central1-a", "instance_id": first["id"]}
+    assert {found[name]["iap_via"] for name in MACHINES[:2]} == {"gateway"}
+    assert [found[name]["iap_gateway"] for name in MACHINES[:2]] == [gateway, gateway]
+
+
 def test_a_machine_is_in_groups_by_burst_zone_state_and_role(inventory: Inventory) -> None:
     groups = inventory.found()[0]
     for name in ("flux_burst_t", "zone_us_central1_a", "state_running"):

@@ -442,3 +442,23 @@ def test_a_thousand_machines_take_as_many_requests_as_three(compute_server: Comp
     )
     assert small == large
     assert sum(counts[0][1].values()) == sum(counts[1][1].values())
+
+
+def test_machines_have_public_addresses_where_they_are_asked_for(machines: Modules) -> None:
+    made = machines.instances(public_address=True, hosts=HOSTS[:1])
+    [row] = made["instances"]
+    nic = instance(machines.server, HOSTS[0])["networkInterfaces"][0]
+    assert row["external_ip"] == nic["accessConfigs"][0]["natIP"] != ""
+    [drift] = machines.instances(hosts=HOSTS[:1])["drift"]
+    assert (drift["field"], drift["wanted"], drift["found"]) == ("public_address", False, True)
+
+
+def test_with_os_login_no_key_is_in_the_metadata(machines: Modules) -> None:
+    made = machines.instances(os_login=True, ssh_public_key=None, hosts=HOSTS[:1])
+    assert changed(made) == [("instance", HOSTS[0], "create")]
+    items = instance(machines.server, HOSTS[0])["metadata"]["items"]
+    metadata = {item["key"]: item["value"] for item in items}
+    assert metadata["enable-oslogin"] == "TRUE"
+    assert "ssh-keys" not in metadata
+    said = machines.failure("instances", ssh_public_key=None)
+    assert said.startswith("ssh_public_key: wanted a value for state=present, found null")

@@ -9,7 +9,7 @@ import copy
 from typing import Any
 
 import pytest
-from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
+from ansible_collections.flux.burst.plugins.module_utils._errors import GceError, SpecError
 from ansible_collections.flux.burst.plugins.module_utils._gce_network import (
     Foundation,
     Key,
@@ -19,6 +19,7 @@ from ansible_collections.flux.burst.plugins.module_utils._gce_network import (
     plan_present,
     users,
 )
+from ansible_collections.flux.burst.plugins.modules.gce_network import check_ranges
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -269,3 +270,9 @@ def test_ssh_is_let_in_from_where_it_comes() -> None:
     )
     assert office[1][SSH]["sourceRanges"] == list(ranges)
     assert desired(FOUNDATION)[1][SSH]["sourceRanges"] == ["35.235.240.0/20"]
+
+
+@pytest.mark.parametrize("ranges", [[], ["10.0.0.1/8"], ["203.0.113.7/32", "everywhere"]])
+def test_what_is_no_range_lets_nobody_in(ranges: list[str]) -> None:
+    with pytest.raises(SpecError, match=r"ssh_ranges: wanted IPv4 ranges such as"):
+        check_ranges(ranges)
