@@ -89,6 +89,16 @@ options:
     default: 300
     vars:
       - name: burst_boot_timeout
+  key_timeout:
+    description:
+      - How long a machine may refuse the key before that is taken for its answer, in seconds. Its guest agent lets it
+        in a moment after the host keys are published, or after the metadata has changed.
+    type: int
+    default: 30
+    env:
+      - name: FLUX_BURST_KEY_TIMEOUT
+    vars:
+      - name: iap_key_timeout
   impersonate_service_account:
     description: Service account to act as. The credentials need V(roles/iam.serviceAccountTokenCreator) on it.
     type: str
@@ -154,6 +164,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -174,6 +185,9 @@ from ansible_collections.flux.burst.plugins.module_utils._gce_token import Token
 PERSIST = "60s"
 """How long the connection to the gateway lives without one through it; Ansible's own default for a host's."""
 GATEWAY_SECONDS = 60
+DENIED = "Permission denied (publickey"
+PAUSE = 1.0
+"""Seconds between two attempts with a key that is refused."""
 
 
 @dataclass(frozen=True)
@@ -365,25 +379,14 @@ class Connection(SshConnection):
             options["IdentityFile"] = f'"{Path(self.get_option("private_key_file")).expanduser()}"'
         if self.get_option("port"):
             options["Port"] = str(self.get_option("port"))
-        # Not into a pipe: the connection keeps it open as long as it lives.
-        with tempfile.TemporaryFile("w+") as said:
-            try:
-                done = subprocess.run(
-                    [ssh, *words(options), "-N", "-f", gateway.instance],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=said,
-                    timeout=GATEWAY_SECONDS,
-                    check=False,
-                )
-                code = done.returncode
-            except subprocess.TimeoutExpired:
-                code = -1
-            said.seek(0)
-            text = said.read().strip()
-        if code:
+        command = [ssh, *words(options), "-N", "-f", gateway.instance]
+        until = time.monotonic() + self.get_option("key_timeout")
+        text = connected(command)
+        while text and denied_yet(text, until):
+            text = connected(command)
+        if text:
             raise GceError(
-                self._said(gateway, text or f"no connection within {GATEWAY_SECONDS} s", error_file)
+                self._said(gateway, text, error_file)
                 + f" ({gateway.instance} is the gateway to all others; burst_ssh_via=iap does without.)"
             )
 
@@ -392,14 +395,18 @@ class Connection(SshConnection):
 
         With ControlPersist, ssh sends what a ProxyCommand says to /dev/null.
         """
-        try:
-            done: tuple[int, bytes, bytes] = super()._run(*args, **kwargs)
-        except AnsibleConnectionFailure as error:
-            said = self._said(self._machine, str(error), self._error_file)
-            if said == str(error):
-                raise
-            raise AnsibleConnectionFailure(said) from None
-        return done
+        until = time.monotonic() + self.get_option("key_timeout")
+        while True:
+            try:
+                done: tuple[int, bytes, bytes] = super()._run(*args, **kwargs)
+            except AnsibleConnectionFailure as error:
+                if denied_yet(str(error), until):
+                    continue
+                said = self._said(self._machine, str(error), self._error_file)
+                if said == str(error):
+                    raise
+                raise AnsibleConnectionFailure(said) from None
+            return done
 
     def _said(self, machine: Machine, text: str, error_file: Path) -> str:
         """Return what is to be said of a connection that failed with ssh's text."""
@@ -409,6 +416,33 @@ class Connection(SshConnection):
             if known:
                 return _host_keys.refusal(file, machine.alias, known, machine.instance, found)
         return error_file.read_text().strip() if error_file.is_file() else text
+
+
+def connected(command: list[str]) -> str:
+    """Run an ssh that goes into the background once it is connected; return what it said when it is not, else ""."""
+    # Not into a pipe: the connection keeps it open as long as it lives.
+    with tempfile.TemporaryFile("w+") as said:
+        try:
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                timeout=GATEWAY_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return f"no connection within {GATEWAY_SECONDS} s"
+        said.seek(0)
+        return (said.read().strip() or f"exit code {done.returncode}") if done.returncode else ""
+
+
+def denied_yet(text: str, until: float) -> bool:
+    """Return whether ssh's text says that the key is refused, after a pause, where there is time to try again."""
+    if DENIED not in text or time.monotonic() + PAUSE > until:
+        return False
+    time.sleep(PAUSE)
+    return True
 
 
 def trust(known_hosts: Path, alias: str) -> dict[str, str]:

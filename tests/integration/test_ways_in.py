@@ -100,7 +100,7 @@ def test_a_key_pair_that_was_lost_is_made_again_and_let_in_with_a_tunnel_for_eac
 
 
 def test_with_os_login_the_account_logs_in_and_the_user_of_the_metadata_no_more(
-    site: Sandbox,
+    site: Sandbox, tmp_path: Path
 ) -> None:
     login = ("-e", "burst_os_login=true")
     done = site.playbook("burst", *login)
@@ -109,7 +109,9 @@ def test_with_os_login_the_account_logs_in_and_the_user_of_the_metadata_no_more(
     assert done.changed == {"localhost": 2}
     who = site.run("ansible", "burst_nodes", "-o", "-m", "command", "-a", "whoami")
     assert len(re.findall(r"\(stdout\) sa_\d+$", who.output, re.M)) == len(HOSTS), who.output
-    refused = hostnames(site, "-e", "ansible_user=burst")
+    # Over no connection of before.
+    fresh = {"ANSIBLE_SSH_CONTROL_PATH_DIR": str(tmp_path), "FLUX_BURST_KEY_TIMEOUT": "0"}
+    refused = hostnames(site, "-e", "ansible_user=burst", **fresh)
     assert answered(refused) == []
     assert refused.output.count("Permission denied (publickey)") >= len(HOSTS)
     done = site.playbook("burst")

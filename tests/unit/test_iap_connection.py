@@ -41,6 +41,9 @@ if os.path.exists("{calls}.swapped"):
     sys.stderr.write("The fingerprint for the ED25519 key sent by the remote host is\\n"
                      "SHA256:another.\\nHost key verification failed.\\n")
     sys.exit(255)
+if os.path.exists("{calls}.denies") and len(os.listdir("{calls}")) < 3:
+    sys.stderr.write("burst@b-001: Permission denied (publickey).\\n")
+    sys.exit(255)
 if os.path.exists("{calls}.fails"):
     with open(words[words.index("--error-file") + 1], "w") as file:
         file.write("iap: wanted b-001, found the relay's close code 4003\\n")
@@ -244,3 +247,18 @@ def test_a_machine_without_a_public_address_is_told(fake_ssh: Run, tmp_path: Pat
     done = fake_ssh(one={"iap_via": "external", "gce_external_ip": ""})
     assert "wanted the external address of b-001, found none" in " ".join(done.stdout.split())
     assert calls(tmp_path) == []
+
+
+def test_a_key_that_is_not_let_in_yet_is_tried_again_for_a_while(
+    fake_ssh: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "calls.denies").touch()
+    assert fake_ssh(one={"iap_key_timeout": 60}).returncode == 0
+    assert len(calls(tmp_path)) == 3
+
+
+def test_a_key_that_is_refused_is_told(fake_ssh: Run, tmp_path: Path) -> None:
+    (tmp_path / "calls.denies").touch()
+    done = fake_ssh(one={"iap_key_timeout": 0})
+    assert "Permission denied (publickey)" in done.stdout
+    assert len(calls(tmp_path)) == 1
