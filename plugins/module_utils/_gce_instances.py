@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from ansible_collections.flux.burst.plugins.module_utils._errors import GceError, SpecError
+from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
 from ansible_collections.flux.burst.plugins.module_utils._gce_network import description
 from ansible_collections.flux.burst.plugins.module_utils._gce_place import Place
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import LABEL, last_part
 from ansible_collections.flux.burst.plugins.module_utils._reconcile import Change, Stage
-from ansible_collections.flux.burst.plugins.module_utils._spec import one_region, seconds
+from ansible_collections.flux.burst.plugins.module_utils._spec import duration, one_region
 
 NAMESPACE = uuid.UUID("6f3a2f0e-58f5-4d57-9f19-2f1f8c6f6a11")
 ALIVE = ("PROVISIONING", "STAGING", "RUNNING", "REPAIRING")
@@ -169,12 +169,7 @@ def _optional(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def fuse(text: str) -> int:
     """Return a machine's longest life in seconds. Raises SpecError."""
-    try:
-        return seconds(text)
-    except ValueError:
-        raise SpecError(
-            f"max_run_duration: wanted a number with s, m, h or d, such as 4h, found '{text}'."
-        ) from None
+    return duration("max_run_duration", text)
 
 
 def _items(pairs: Mapping[str, str]) -> list[dict[str, str]]:

@@ -56,6 +56,16 @@ def seconds(text: str) -> int:
     return int(found[1]) * SECONDS[found[2]]
 
 
+def duration(option: str, text: str) -> int:
+    """Return a module's option such as 4h in seconds. Raises SpecError."""
+    try:
+        return seconds(text)
+    except ValueError:
+        raise SpecError(
+            f"{option}: wanted a number with s, m, h or d, such as 4h, found '{text}'."
+        ) from None
+
+
 def region(zone: str) -> str:
     """Return the region in which a zone lies."""
     return zone.rpartition("-")[0]

@@ -106,7 +106,7 @@ from ansible_collections.flux.burst.plugins.module_utils._gce_session import (
     NOT_FOUND,
     OsLoginSession,
 )
-from ansible_collections.flux.burst.plugins.module_utils._spec import seconds
+from ansible_collections.flux.burst.plugins.module_utils._spec import duration
 
 MICRO = 10**6
 
@@ -148,7 +148,7 @@ class Profile:
 
     def plan(self) -> list[_reconcile.Stage]:
         """Return the change that is needed, if any. Raises SpecError."""
-        valid = _valid_for(self.params["valid_for"])
+        valid = duration("valid_for", self.params["valid_for"])
         if self.params["state"] == "absent":
             action: Literal["create", "update", "delete"] = "delete"
             if not self.key:
@@ -169,7 +169,7 @@ class Profile:
             if change.action == "delete":
                 self.session.ask("DELETE", f"{self.user}/sshPublicKeys/{self.key['fingerprint']}")
             else:
-                until = int((time.time() + _valid_for(self.params["valid_for"])) * MICRO)
+                until = int((time.time() + duration("valid_for", self.params["valid_for"])) * MICRO)
                 self.session.ask(
                     "POST",
                     f"{self.user}:importSshPublicKey",
@@ -177,15 +177,6 @@ class Profile:
                     projectId=self.params["project"],
                 )
         self.read()
-
-
-def _valid_for(text: str) -> int:
-    try:
-        return seconds(text)
-    except ValueError:
-        raise SpecError(
-            f"valid_for: wanted a number with s, m, h or d, such as 4h, found '{text}'."
-        ) from None
 
 
 def _public_key(params: dict[str, Any]) -> str:
