@@ -63,7 +63,7 @@ class GceSession:
 
         Raises GceError, with the HTTP status.
         """
-        return self.ask("GET", path, **query)
+        return self.ask("GET", path, None, **query)
 
     def ask(
         self, verb: str, path: str, body: Mapping[str, Any] | None = None, **query: str
