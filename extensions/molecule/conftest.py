@@ -10,6 +10,7 @@ import os
 import shlex
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,23 @@ class Machine(BaseBackend):
 def machine() -> Callable[[str], Host]:
     """Return the host of a name."""
     return lambda name: Host(Machine(name))
+
+
+@pytest.fixture(scope="session")
+def compute() -> Callable[[str], dict[str, Any]]:
+    """Return a resource of the burst's project in Compute Engine, by its path there."""
+    name = os.environ["FLUX_BURST_SANDBOX"]
+    port = json.loads(Path(f"/run/flux-burst-sandbox/{name}/sandbox.json").read_text())[
+        "compute_port"
+    ]
+
+    def get(path: str) -> dict[str, Any]:
+        url = f"http://127.0.0.1:{port}/compute/v1/projects/sandbox-project/{path}"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            found: dict[str, Any] = json.load(answer)
+        return found
+
+    return get
 
 
 @pytest.fixture

@@ -28,6 +28,8 @@ def attach(call: Call, instance: Resource, body: Resource) -> None:
         key = parse_reference(attached["source"], call.project)
         assert key is not None
         parameters = given.get("initializeParams") or {}
+        # A bulk request names it, a single one gives its URL.
+        kind = parameters.get("diskType", "pd-balanced").rpartition("/")[2]
         source, labels = parameters.get("sourceImage"), check_labels(parameters.get("labels"))
         image = images.named(call, "resource.disks", source) if source else None
         place = f"{catalog.BASE}/projects/{key.project}/{key.scope}"
@@ -35,7 +37,7 @@ def attach(call: Call, instance: Resource, body: Resource) -> None:
             "zone": place,
             "sizeGb": attached["diskSizeGb"],
             "status": "READY",
-            "type": f"{place}/diskTypes/pd-balanced",
+            "type": f"{place}/diskTypes/{kind}",
             "architecture": attached["architecture"],
             "labelFingerprint": fingerprint(labels),
             **({"labels": labels} if labels else {}),

@@ -5,46 +5,18 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-
-TOP = Path(__file__).resolve().parents[2]
-MODULES = sorted(path.stem for path in (TOP / "plugins/modules").glob("*.py"))
-
-
-def constant(module: str, name: str) -> Any:
-    """A documentation string of a module, as YAML."""
-    tree = ast.parse((TOP / f"plugins/modules/{module}.py").read_text())
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == name:
-            return yaml.safe_load(ast.literal_eval(node.value))
-    raise AssertionError(f"{module} has no {name}")
-
-
-def options(module: str) -> dict[str, Any]:
-    """A module's options, those of its fragments included."""
-    documentation = constant(module, "DOCUMENTATION")
-    found = dict(documentation.get("options", {}))
-    for name in documentation["extends_documentation_fragment"]:
-        fragment, _unused, part = name.removeprefix("flux.burst.").partition(".")
-        text = (TOP / f"plugins/doc_fragments/{fragment}.py").read_text()
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == (
-                part.upper() or "DOCUMENTATION"
-            ):
-                found.update(yaml.safe_load(ast.literal_eval(node.value)).get("options", {}))
-    return found
+from documented import MODULES, TOP, constant, module_options
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_an_example_gives_what_the_module_needs_and_nothing_that_it_has_not(module: str) -> None:
-    known = options(module)
+    known = module_options(module)
     required = {name for name, option in known.items() if option.get("required")}
     examples = [task for task in constant(module, "EXAMPLES") if f"flux.burst.{module}" in task]
     assert examples

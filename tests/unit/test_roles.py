@@ -1,65 +1,155 @@
 # Copyright: flux.burst contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a role says of its variables is what it has."""
+"""What a role says of its variables is what it has, and every option is used: by the role, and in a test."""
 
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from documented import (
+    MODULES,
+    ROLES,
+    TOP,
+    constant,
+    differs,
+    entry_points,
+    module_options,
+    own_options,
+    role_options,
+    tasks,
+    values,
+)
 
-TOP = Path(__file__).resolve().parents[2]
-ROLES = sorted(path.name for path in (TOP / "roles").iterdir())
+from tools.role_docs import readme
+
+# What the tests run, beside the tests: each of these plays is in one of tests/integration.
+RUN = ("playbooks", "extensions/molecule", "inventory/sandbox")
 
 
-def load(role: str, part: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((TOP / "roles" / role / part).read_text())
-    return loaded
-
-
-def options(role: str) -> dict[str, Any]:
-    found: dict[str, Any] = load(role, "meta/argument_specs.yml")["argument_specs"]["main"][
-        "options"
-    ]
-    return found
+@cache
+def texts(*folders: str) -> dict[Path, str]:
+    """The files below some folders, but for this test."""
+    paths = [path for folder in folders for path in (TOP / folder).rglob("*") if path.is_file()]
+    return {
+        path: path.read_text()
+        for path in paths
+        if path.suffix in (".py", ".yml") and path != Path(__file__)
+    }
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_defaults_are_the_defaults_of_the_argument_specs(role: str) -> None:
+    for options in entry_points(role).values():
+        for name, option in options.items():
+            assert option.get("default") == role_options(role)[name].get("default"), name
     described = {
-        key: option["default"] for key, option in options(role).items() if "default" in option
+        name: option["default"]
+        for name, option in role_options(role).items()
+        if "default" in option
     }
-    assert load(role, "defaults/main.yml") == described
+    defaults = yaml.safe_load((TOP / "roles" / role / "defaults/main.yml").read_text())
+    assert defaults == described
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_entry_point_is_a_file_of_tasks(role: str) -> None:
+    for name in entry_points(role):
+        assert (TOP / "roles" / role / f"tasks/{name}.yml").is_file()
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_variables_begin_with_the_role(role: str) -> None:
-    assert [key for key in options(role) if not key.startswith(f"{role}_")] == []
+    assert [name for name in role_options(role) if not name.startswith(f"{role}_")] == []
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_every_option_is_used(role: str) -> None:
-    text = "".join(
-        path.read_text()
-        for path in [*(TOP / "roles" / role).rglob("*"), *(TOP / "playbooks").glob("*")]
-        if path.is_file() and "meta" not in path.parts and "defaults" not in path.parts
-    )
-    text += (TOP / "plugins/inventory/gce.py").read_text() + (
-        TOP / "inventory/sandbox/hosts.yml"
-    ).read_text()
-    assert [key for key in options(role) if not re.search(rf"\b{key}\b", text)] == []
+def test_the_role_or_a_playbook_reads_every_option(role: str) -> None:
+    paths = [
+        path
+        for path in (TOP / "roles" / role).rglob("*")
+        if path.is_file() and path.parts[-2] in ("tasks", "templates")
+    ]
+    text = "".join(path.read_text() for path in [*paths, *(TOP / "playbooks").glob("*")])
+    # These are read where a machine is reached, not where it is made.
+    text += (TOP / "plugins/inventory/gce.py").read_text()
+    text += (TOP / "inventory/sandbox/hosts.yml").read_text()
+    unread = [name for name in role_options(role) if not re.search(rf"\b{name}\b", text)]
+    assert unread == [], f"{role}: nothing reads {', '.join(unread)}"
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_role_has_a_readme(role: str) -> None:
-    assert (TOP / "roles" / role / "README.md").read_text().startswith(f"# flux.burst.{role}\n")
+def test_a_role_s_readme_tells_its_variables(role: str) -> None:
+    path = TOP / "roles" / role
+    text = (path / "README.md").read_text()
+    assert text.startswith(f"# flux.burst.{role}\n")
+    assert text == readme(path), "run: python tools/role_docs.py"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_test_gives_every_option_of_a_role_another_value_than_its_default(role: str) -> None:
+    given = texts("tests", *RUN).values()
+    unused = [
+        name
+        for name, option in role_options(role).items()
+        if not any(
+            differs(value, option.get("default")) for text in given for value in values(name, text)
+        )
+    ]
+    assert unused == [], f"{role}: no test, scenario or sample inventory sets {', '.join(unused)}"
 
 
 def test_the_sandbox_inventory_shows_the_whole_specification() -> None:
     shown = yaml.safe_load((TOP / "inventory/sandbox/group_vars/all.yml").read_text())
-    assert list(shown) == [key for key in shown if key in options("burst")]
-    assert set(options("burst")) == set(shown)
+    assert [name for name in shown if name not in role_options("burst")] == []
+    missing = [name for name in role_options("burst") if name not in shown]
+    assert missing == [], f"inventory/sandbox/group_vars/all.yml: show {', '.join(missing)}"
+
+
+def by_tasks(module: str) -> set[str]:
+    """The options that tasks give a module: of roles and plays that tests run, and of examples, which are run too."""
+    trees: list[Any] = [
+        tree
+        for path, text in texts("roles", *RUN).items()
+        for tree in (yaml.safe_load_all(text) if path.suffix == ".yml" else [])
+    ]
+    given: set[str] = set()
+    for task in tasks([*trees, *constant(module, "EXAMPLES")]):
+        for name in (f"flux.burst.{module}", "group/flux.burst.gce"):
+            if isinstance(task.get(name), dict):
+                given |= set(task[name])
+    return given
+
+
+def by_python(module: str) -> str:
+    """The text of the tests that run a module: they name it, or the method that runs it."""
+    method = module.removeprefix("gce_")
+    names = re.compile(rf"\b{module}\b|\.{method}\(|\"{method}\"")
+    return "".join(text for text in texts("tests").values() if names.search(text))
+
+
+def untested(modules: list[str], options: set[str]) -> list[str]:
+    """The options that no test gives any of some modules."""
+    given = set().union(*map(by_tasks, modules))
+    text = "".join(map(by_python, modules))
+    return sorted(name for name in options - given if not any(values(name, text)))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_test_gives_every_option_of_a_module(module: str) -> None:
+    unused = untested([module], set(own_options(module)))
+    assert unused == [], f"{module}: no test gives it {', '.join(unused)}"
+
+
+def test_a_test_gives_every_option_that_modules_share() -> None:
+    shared: dict[str, list[str]] = {}
+    for module in MODULES:
+        for name in set(module_options(module)) - set(own_options(module)):
+            shared.setdefault(name, []).append(module)
+    unused = [name for name, modules in shared.items() if untested(modules, {name})]
+    assert unused == [], f"no test gives any module that has them {', '.join(unused)}"

@@ -109,6 +109,8 @@ def test_a_burst_without_a_key_has_one_of_its_own(good: dict[str, Any]) -> None:
         ("burst_credentials_file", "/nowhere/c.json", "a file, found none at /nowhere/c.json"),
         ("burst_compute_endpoint", "localhost", "a URL"),
         ("burst_ssh_user", "Burst User", "a user name"),
+        ("burst_impersonate_service_account", "robot", "the e-mail address of a service account"),
+        ("burst_shared_home_packages", {"nfs-utils": 1}, "a list"),
         ("burst_shared_home", "nfs", "none, export or server"),
         ("burst_shared_home_server", "nfs:/home", "an IP address or a host name"),
         ("burst_shared_home_export", "home", "an absolute path"),

@@ -28,6 +28,22 @@ def test_it_is_one_machine_in_the_first_zone_and_in_the_burst_s_own_network(
     assert "flux-burst-net" in holdings["networks"]
 
 
+def test_it_is_what_the_specification_says(compute: Callable[[str], dict[str, Any]]) -> None:
+    found = compute(f"zones/us-central1-a/instances/{HOST}")
+    assert found["machineType"].endswith("/n1-standard-4")
+    assert found["scheduling"]["provisioningModel"] == "SPOT"
+    assert found["minCpuPlatform"] == "Intel Skylake"
+    assert found["shieldedInstanceConfig"]["enableSecureBoot"]
+    assert found["reservationAffinity"]["consumeReservationType"] == "NO_RESERVATION"
+    assert found["guestAccelerators"][0]["acceleratorType"].endswith("/nvidia-tesla-t4")
+    [account] = found["serviceAccounts"]
+    assert account["email"].startswith("nodes@")
+    assert account["scopes"] == ["https://www.googleapis.com/auth/devstorage.read_only"]
+    assert len(found["resourcePolicies"]) == 1, "its placement"
+    disk = compute(f"zones/us-central1-a/disks/{HOST}")
+    assert (disk["sizeGb"], disk["type"].rpartition("/")[2]) == ("30", "pd-ssd")
+
+
 def test_it_boots_under_the_name_that_the_lead_declares(host: Host) -> None:
     assert host.check_output("hostname") == HOST
 

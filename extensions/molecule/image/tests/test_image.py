@@ -22,9 +22,16 @@ def test_the_build_machine_and_its_network_are_gone(holdings: dict[str, Any]) ->
     assert "molecule-image-net" not in holdings["networks"]
 
 
-def test_what_every_bursted_machine_has_is_on_it(host: Host, lead: Host) -> None:
+def test_what_every_bursted_machine_has_is_on_it(host: Host) -> None:
     assert host.file("/etc/flux/security/conf.d/security.toml").mode == 0o644
-    assert host.user("flux").uid == lead.user("flux").uid
+    assert (host.user("baker").uid, host.user("baker").gid) == (1705, 1705)
+
+
+def test_the_image_is_what_its_options_say(compute: Callable[[str], dict[str, Any]]) -> None:
+    image = compute("global/images/molecule-1")
+    assert (image["family"], image["storageLocations"]) == ("molecule", ["us-central1"])
+    assert image["labels"] == {"team": "hpc", "flux-burst-image": "flux-burst"}
+    assert {"type": "GVNIC"} in image["guestOsFeatures"]
 
 
 def test_it_is_a_machine_of_its_own(host: Host) -> None:

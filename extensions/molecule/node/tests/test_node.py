@@ -24,7 +24,7 @@ def host(machine: Callable[[str], Host]) -> Host:
     [
         ("/etc/munge/munge.key", "munge", 0o400),
         ("/etc/flux/system/curve.cert", "flux", 0o600),
-        ("/etc/flux/system/conf.d/system.toml", "root", 0o644),
+        ("/etc/flux/system/molecule.d/system.toml", "root", 0o644),
         ("/etc/systemd/system/flux.service", "root", 0o644),
     ],
 )
