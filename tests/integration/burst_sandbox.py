@@ -109,6 +109,10 @@ class Sandbox:
         """Run a command in a machine."""
         return self.command("exec", "--user", user, machine, "--", *command)
 
+    def shell(self, machine: str, text: str) -> Run:
+        """Run a script in a machine; it must succeed."""
+        return succeeded(self.execute(machine, "sh", "-ec", text))
+
     def on_lead(self, *command: str) -> Run:
         """Run a command as the instance's owner on the lead."""
         return self.execute(LEAD, *command, user="flux")
@@ -116,6 +120,12 @@ class Sandbox:
     def playbook(self, name: str, *options: str, **env: str) -> Run:
         """Run a playbook of the collection."""
         return self.run("ansible-playbook", f"playbooks/{name}.yml", *options, **env)
+
+
+def succeeded(done: Run) -> Run:
+    """Return the run, or fail with all that it printed."""
+    assert done.code == 0, done.output
+    return done
 
 
 def sandbox_name(what: str) -> str:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from burst_sandbox import LEAD, Run, Sandbox, flux_kinds, sandbox_name
+from burst_sandbox import LEAD, Sandbox, flux_kinds, sandbox_name, succeeded
 
 pytestmark = pytest.mark.machines
 
@@ -239,17 +239,6 @@ if shutil.which("cc"):
 ROUNDS = [FAULTS[start : start + len(HOSTS)] for start in range(0, len(FAULTS), len(HOSTS))]
 
 
-def succeeded(done: Run) -> Run:
-    """Return the run, or fail with all that it printed."""
-    assert done.code == 0, done.output
-    return done
-
-
-def shell(sandbox: Sandbox, host: str, text: str) -> None:
-    """Run a script in a machine."""
-    succeeded(sandbox.execute(host, "sh", "-ec", text))
-
-
 @pytest.fixture(scope="module", params=flux_kinds()[:1])
 def burst(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """A burst of three machines with the real Flux."""
@@ -261,7 +250,7 @@ def burst(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
         succeeded(made.on_lead(*words))
         succeeded(made.playbook("burst"))
         for host in HOSTS:
-            shell(made, host, SAVE)
+            made.shell(host, SAVE)
         # It never runs, and asks that each node knows its user.
         held = ("flux", "submit", "--urgency=0", "--setattr=burstable", "--cwd", "/tmp", "hostname")
         succeeded(made.execute(LEAD, *held, user=GUEST))
@@ -294,14 +283,14 @@ def test_each_fault_is_named_with_its_stage_and_its_cause(burst: Sandbox, number
     chosen = list(zip(HOSTS, ROUNDS[number], strict=False))
     for host, fault in chosen:
         # A broker that is to fail may not keep its place in the overlay.
-        shell(burst, host, f"systemctl stop flux\n{fault.inject}\nsystemctl start flux || true")
+        burst.shell(host, f"systemctl stop flux\n{fault.inject}\nsystemctl start flux || true")
     # Each has said by then what it will say: they join, or are refused, within a second.
     time.sleep(2)
     try:
         told = findings(burst)
     finally:
         for host in HOSTS:
-            shell(burst, host, RESTORE)
+            burst.shell(host, RESTORE)
             burst.on_lead("flux", "resource", "undrain", host)
     # One finding begins where "cause:" stands.
     rows = [f"cause:{row}" for row in told.split("cause:")[1:]]
@@ -315,26 +304,26 @@ def test_each_fault_is_named_with_its_stage_and_its_cause(burst: Sandbox, number
 
 def test_two_machines_of_one_name_are_told(burst: Sandbox) -> None:
     first, second = HOSTS[:2]
-    shell(burst, second, f"systemctl stop flux; hostname {first}; systemctl start flux")
+    burst.shell(second, f"systemctl stop flux; hostname {first}; systemctl start flux")
     time.sleep(1)
     try:
         told = findings(burst)
     finally:
         # The one with the wrong name first: its good-bye would be taken for the other's.
         for host in reversed(HOSTS):
-            shell(burst, host, RESTORE)
+            burst.shell(host, RESTORE)
     assert f"its kernel's hostname is '{first}'" in told or "reconnected after crash" in told
     assert f"host: {second}" in told
 
 
 def test_a_burst_mends_what_it_can_and_names_what_it_cannot(burst: Sandbox) -> None:
-    shell(burst, HOSTS[0], "dd if=/dev/urandom of=/etc/munge/munge.key bs=1024 count=1 status=none")
-    shell(burst, HOSTS[1], f"chmod 755 {IMP}")
+    burst.shell(HOSTS[0], "dd if=/dev/urandom of=/etc/munge/munge.key bs=1024 count=1 status=none")
+    burst.shell(HOSTS[1], f"chmod 755 {IMP}")
     done = burst.playbook("burst")
     assert done.code != 0
     assert f"wanted {IMP} setuid root, found it without" in done.output
     assert "Traceback" not in done.output
-    shell(burst, HOSTS[1], f"chmod 4755 {IMP}")
+    burst.shell(HOSTS[1], f"chmod 4755 {IMP}")
     succeeded(burst.playbook("burst"))
     assert findings(burst).startswith("findings: []")
 
