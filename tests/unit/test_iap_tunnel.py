@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 import pytest
 from aiohttp import WSMessage, WSMsgType, web
 from aiohttp.test_utils import TestServer
-from ansible_collections.flux.burst.plugins.module_utils import _iap
-from ansible_collections.flux.burst.plugins.module_utils._iap import (
+from ansible_collections.flux.burst.plugins.module_utils import _iap_tunnel
+from ansible_collections.flux.burst.plugins.module_utils._iap_tunnel import (
     Target,
     Tunnel,
     TunnelError,
@@ -107,7 +107,7 @@ def messages(data: bytes) -> list[bytes]:
 
 @pytest.fixture
 async def relay(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Relay]:
-    monkeypatch.setattr(_iap, "BACKOFF", (0.01, 0.01))
+    monkeypatch.setattr(_iap_tunnel, "BACKOFF", (0.01, 0.01))
     made = Relay([])
     app = web.Application()
     app.router.add_get("/v4/connect", made.serve)
@@ -230,7 +230,7 @@ async def test_the_end_of_the_input_closes_after_all_was_sent(relay: Relay) -> N
 async def test_much_data_is_acknowledged_without_a_pause(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_iap, "ACK_IDLE", 100.0)
+    monkeypatch.setattr(_iap_tunnel, "ACK_IDLE", 100.0)
     acks: list[int] = []
 
     async def pour(relay: Relay, socket: web.WebSocketResponse) -> None:
@@ -251,7 +251,7 @@ async def test_much_data_is_acknowledged_without_a_pause(
 async def test_little_data_is_acknowledged_when_it_is_quiet(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_iap, "ACK_IDLE", 0.05)
+    monkeypatch.setattr(_iap_tunnel, "ACK_IDLE", 0.05)
     heard: list[bytes] = []
 
     async def speak(relay: Relay, socket: web.WebSocketResponse) -> None:
@@ -309,7 +309,7 @@ async def test_a_peer_that_writes_and_does_not_read_is_read_on(relay: Relay) -> 
 async def test_a_reader_that_waits_holds_the_relay_back_and_takes_little_memory(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_iap, "ACK_IDLE", 0.01)
+    monkeypatch.setattr(_iap_tunnel, "ACK_IDLE", 0.01)
     window, much = 1_000_000, bytes(3_000_000)
     told, most = 0, 0
 
@@ -339,8 +339,8 @@ async def test_a_reader_that_waits_holds_the_relay_back_and_takes_little_memory(
     ends = Ends(tunnel)
     await asyncio.wait_for(stalled.wait(), 5)
     here = tunnel.stream.received - tunnel.stream.delivered
-    assert here > window - _iap.PIPE - 100_000, "it is all here"
-    assert told <= _iap.PIPE, "and what the reader did not take is not acknowledged"
+    assert here > window - _iap_tunnel.PIPE - 100_000, "it is all here"
+    assert told <= _iap_tunnel.PIPE, "and what the reader did not take is not acknowledged"
     assert await ends.read() == much
     os.close(ends.feed)
     await asyncio.wait_for(ends.done, 5)
@@ -365,7 +365,10 @@ async def test_a_relay_that_sends_more_than_is_taken_is_not_read(relay: Relay) -
     while before != sent:
         before = sent
         await asyncio.sleep(0.2)
-    assert tunnel.stream.received - tunnel.stream.delivered <= _iap.HOLD + 2 * _iap.AT_ONCE
+    assert (
+        tunnel.stream.received - tunnel.stream.delivered
+        <= _iap_tunnel.HOLD + 2 * _iap_tunnel.AT_ONCE
+    )
     os.close(ends.taps)
     os.close(ends.feed)
     await asyncio.wait_for(ends.done, 5)
@@ -388,7 +391,7 @@ async def test_a_target_that_takes_nothing_stops_the_source(relay: Relay) -> Non
     while before != len(tunnel.stream.unacked):
         before = len(tunnel.stream.unacked)
         await asyncio.sleep(0.2)
-    assert 0 < before <= _iap.KEEP + _iap.AT_ONCE
+    assert 0 < before <= _iap_tunnel.KEEP + _iap_tunnel.AT_ONCE
     over.set()
     assert await ends.read() == b""
     os.close(ends.feed)
@@ -525,7 +528,7 @@ async def test_a_relay_that_only_drops_is_given_up(relay: Relay) -> None:
 async def test_a_relay_that_does_not_answer_is_given_up(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_iap, "OPEN_TIMEOUT", 0.1)
+    monkeypatch.setattr(_iap_tunnel, "OPEN_TIMEOUT", 0.1)
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -540,7 +543,7 @@ async def test_a_relay_that_does_not_answer_is_given_up(
 async def test_a_tunnel_lives_longer_than_it_may_take_to_open(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_iap, "OPEN_TIMEOUT", 0.2)
+    monkeypatch.setattr(_iap_tunnel, "OPEN_TIMEOUT", 0.2)
 
     async def slow(relay: Relay, socket: web.WebSocketResponse) -> None:
         await greet(socket)
