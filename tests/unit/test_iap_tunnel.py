@@ -66,6 +66,12 @@ async def greet(socket: web.WebSocketResponse) -> None:
     await socket.send_bytes(struct.pack(">HI", 1, 3) + b"sid")
 
 
+async def unanswered(socket: web.WebSocketResponse) -> WSMessage:
+    """Return the next message; a close gets no answer, as it would from receive()."""
+    assert socket._reader is not None
+    return await asyncio.wait_for(socket._reader.read(), 5)
+
+
 def close(code: int, *, first: bool = True) -> Part:
     async def part(relay: Relay, socket: web.WebSocketResponse) -> None:
         if first:
@@ -405,10 +411,10 @@ async def test_a_target_that_said_all_is_still_told_all(relay: Relay) -> None:
         nonlocal heard
         await greet(socket)
         await socket.send_bytes(data_message(b"all"))
-        assert socket._writer is not None and socket._reader is not None
+        assert socket._writer is not None
         await socket._writer.close(1000)
         while True:
-            message = await asyncio.wait_for(socket._reader.read(), 5)
+            message = await unanswered(socket)
             if message.type == WSMsgType.CLOSE:
                 over.set()
                 return
@@ -427,8 +433,8 @@ async def test_a_target_that_said_all_is_still_told_all(relay: Relay) -> None:
 async def test_what_comes_after_our_close_is_delivered_until_the_relay_closes(relay: Relay) -> None:
     async def late(relay: Relay, socket: web.WebSocketResponse) -> None:
         await greet(socket)
-        assert socket._writer is not None and socket._reader is not None
-        while (await asyncio.wait_for(socket._reader.read(), 5)).type != WSMsgType.CLOSE:
+        assert socket._writer is not None
+        while (await unanswered(socket)).type != WSMsgType.CLOSE:
             pass
         await asyncio.sleep(0.1)
         await socket.send_bytes(data_message(b"answer"))
@@ -446,10 +452,9 @@ async def test_a_relay_that_forgot_us_after_our_close_has_all(relay: Relay) -> N
 
     async def drop_after_close(relay: Relay, socket: web.WebSocketResponse) -> None:
         await greet(socket)
-        assert socket._reader is not None and socket._req is not None
-        while (await asyncio.wait_for(socket._reader.read(), 5)).type != WSMsgType.CLOSE:
+        while (await unanswered(socket)).type != WSMsgType.CLOSE:
             pass
-        assert socket._req.transport is not None
+        assert socket._req is not None and socket._req.transport is not None
         socket._req.transport.abort()  # type: ignore[attr-defined]
 
     assert await carry(relay, drop_after_close, close(4001, first=False), end=True) == b""
