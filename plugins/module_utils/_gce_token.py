@@ -73,7 +73,7 @@ class Tokens:
         except OSError as error:
             raise TokenError(
                 f"wanted the access token kept in {self._directory}, found '{error.strerror or error}': see to "
-                "that directory, or choose another (FLUX_BURST_KNOWN_HOSTS_DIR)."
+                "the owner and the mode of that directory."
             ) from None
 
     def _key(self) -> str:

@@ -82,7 +82,14 @@ def echoing(
         site_project.register(
             cloud, [MachineSpec("sandbox-site", it, "site", *where) for it in names]
         )
-        runner = web.AppRunner(relay_of(cloud, tokens).application(), shutdown_timeout=0.1)
+        made = relay_of(cloud, tokens)
+        application = made.application()
+
+        async def stop(_application: web.Application) -> None:
+            made.stop()
+
+        application.on_cleanup.append(stop)
+        runner = web.AppRunner(application, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls.make(state))
         await site.start()

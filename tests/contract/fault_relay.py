@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
 from typing import Any
 
 from aiohttp import WSMessage, web
@@ -15,7 +14,6 @@ from aiohttp import WSMessage, web
 from sandbox.server.oauth import Tokens
 from sandbox.server.relay import Relay
 from sandbox.server.state import Cloud
-from sandbox.server.tunnel import Tunnel
 
 KINDS = ("cut", "cut late", "close", "busy", "delay", "delay")
 CODES = (4004, 4004, 1001, 1011, 1012)
@@ -56,14 +54,10 @@ class FaultRelay(Relay):
         return await super()._accept(request)
 
     async def _serve(
-        self,
-        request: web.Request,
-        socket: web.WebSocketResponse,
-        session: Tunnel,
-        first: Callable[[], bytes],
+        self, request: web.Request, socket: web.WebSocketResponse, *session: Any
     ) -> None:
         faulty: Any = FaultySocket(self, request, socket)
-        await super()._serve(request, faulty, session, first)
+        await super()._serve(request, faulty, *session)
 
 
 class FaultySocket:

@@ -207,9 +207,26 @@ def test_it_imports_nothing_that_starts_slowly() -> None:
     assert not imported & {"asyncio", "aiohttp", "dataclasses", "google.auth", "json", "subprocess"}
 
 
-@pytest.mark.parametrize("missing", ["--zone", "--instance"])
-def test_a_wrong_command_line_is_told(echo_relay: EchoRelay, missing: str) -> None:
-    given = {name: it for name, it in options(echo_relay).items() if f"--{name}" != missing}
-    done = run(given, environment())
-    assert done.returncode == 2
-    assert missing in done.stderr
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["--project=p", "--zone=z", "--instance", "i"], "no --endpoint"),
+        (["--zone"], "no value of --zone"),
+        (["--zone=z", "--verbose"], "'--verbose'"),
+        (["start", "b-001"], "'start'"),
+        (
+            ["--project=p", "--zone=z", "--instance=i", "--endpoint=wss://e", "--port=ssh"],
+            "--port ssh",
+        ),
+    ],
+)
+def test_a_wrong_command_line_is_told(words: list[str], found: str) -> None:
+    done = subprocess.run([*command({}), *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"iap: wanted the options of a tunnel, found {found}: see --help.\n"
+
+
+def test_it_says_what_it_can_do_and_how_it_ends() -> None:
+    done = subprocess.run([*command({}), "--help"], capture_output=True, text=True, check=True)
+    for told in ("--listen [HOST:]PORT", "HTTPS_PROXY", "iap.tunnelInstances.accessViaIAP"):
+        assert told in done.stdout

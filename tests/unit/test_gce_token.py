@@ -171,7 +171,7 @@ def test_a_link_is_not_followed(made: Made, tmp_path: Path) -> None:
 def test_a_directory_that_others_can_write_to_is_refused(made: Made, tmp_path: Path) -> None:
     (tmp_path / "ours").mkdir()
     (tmp_path / "ours").chmod(0o770)
-    with pytest.raises(TokenError, match=r"found 'others can write to it': see to that directory"):
+    with pytest.raises(TokenError, match=r"found 'others can write to it': see to the owner"):
         made().get()
     assert list((tmp_path / "ours").iterdir()) == []
 

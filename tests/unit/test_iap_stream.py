@@ -8,8 +8,8 @@ from __future__ import annotations
 import struct
 
 import pytest
-from ansible_collections.flux.burst.plugins.module_utils import _iap
-from ansible_collections.flux.burst.plugins.module_utils._iap import (
+from ansible_collections.flux.burst.plugins.module_utils import _iap_tunnel
+from ansible_collections.flux.burst.plugins.module_utils._iap_tunnel import (
     Stream,
     Target,
     TunnelError,
@@ -169,4 +169,4 @@ def test_the_addresses_are_those_of_the_protocol() -> None:
 
 
 def test_no_close_code_of_the_relay_means_that_all_is_well() -> None:
-    assert not {_iap.NORMAL, _iap.REAUTHENTICATE} & _iap.CLOSED.keys()
+    assert not {_iap_tunnel.NORMAL, _iap_tunnel.REAUTHENTICATE} & _iap_tunnel.CLOSED.keys()

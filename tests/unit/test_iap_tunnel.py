@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 import pytest
 from aiohttp import WSMessage, WSMsgType, web
 from aiohttp.test_utils import TestServer
-from ansible_collections.flux.burst.plugins.module_utils import _iap
-from ansible_collections.flux.burst.plugins.module_utils._iap import (
+from ansible_collections.flux.burst.plugins.module_utils import _iap_tunnel
+from ansible_collections.flux.burst.plugins.module_utils._iap_tunnel import (
     Target,
     Tunnel,
     TunnelError,
@@ -66,6 +66,12 @@ async def greet(socket: web.WebSocketResponse) -> None:
     await socket.send_bytes(struct.pack(">HI", 1, 3) + b"sid")
 
 
+async def unanswered(socket: web.WebSocketResponse) -> WSMessage:
+    """Return the next message; a close gets no answer, as it would from receive()."""
+    assert socket._reader is not None
+    return await asyncio.wait_for(socket._reader.read(), 5)
+
+
 def close(code: int, *, first: bool = True) -> Part:
     async def part(relay: Relay, socket: web.WebSocketResponse) -> None:
         if first:
@@ -107,7 +113,7 @@ def messages(data: bytes) -> list[bytes]:
 
 @pytest.fixture
 async def relay(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Relay]:
-    monkeypatch.setattr(_iap, "BACKOFF", (0.01, 0.01))
+    monkeypatch.setattr(_iap_tunnel, "BACKOFF", (0.01, 0.01))
     made = Relay([])
     app = web.Application()
     app.router.add_get("/v4/connect", made.serve)
@@ -230,7 +236,7 @@ async def test_the_end_of_the_input_closes_after_all_was_sent(relay: Relay) -> N
 async def test_much_data_is_acknowledged_without_a_pause(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_iap, "ACK_IDLE", 100.0)
+    monkeypatch.setattr(_iap_tunnel, "ACK_IDLE", 100.0)
     acks: list[int] = []
 
     async def pour(relay: Relay, socket: web.WebSocketResponse) -> None:
@@ -251,7 +257,7 @@ async def test_much_data_is_acknowledged_without_a_pause(
 async def test_little_data_is_acknowledged_when_it_is_quiet(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_iap, "ACK_IDLE", 0.05)
+    monkeypatch.setattr(_iap_tunnel, "ACK_IDLE", 0.05)
     heard: list[bytes] = []
 
     async def speak(relay: Relay, socket: web.WebSocketResponse) -> None:
@@ -309,7 +315,7 @@ async def test_a_peer_that_writes_and_does_not_read_is_read_on(relay: Relay) -> 
 async def test_a_reader_that_waits_holds_the_relay_back_and_takes_little_memory(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_iap, "ACK_IDLE", 0.01)
+    monkeypatch.setattr(_iap_tunnel, "ACK_IDLE", 0.01)
     window, much = 1_000_000, bytes(3_000_000)
     told, most = 0, 0
 
@@ -339,8 +345,8 @@ async def test_a_reader_that_waits_holds_the_relay_back_and_takes_little_memory(
     ends = Ends(tunnel)
     await asyncio.wait_for(stalled.wait(), 5)
     here = tunnel.stream.received - tunnel.stream.delivered
-    assert here > window - _iap.PIPE - 100_000, "it is all here"
-    assert told <= _iap.PIPE, "and what the reader did not take is not acknowledged"
+    assert here > window - _iap_tunnel.PIPE - 100_000, "it is all here"
+    assert told <= _iap_tunnel.PIPE, "and what the reader did not take is not acknowledged"
     assert await ends.read() == much
     os.close(ends.feed)
     await asyncio.wait_for(ends.done, 5)
@@ -365,7 +371,10 @@ async def test_a_relay_that_sends_more_than_is_taken_is_not_read(relay: Relay) -
     while before != sent:
         before = sent
         await asyncio.sleep(0.2)
-    assert tunnel.stream.received - tunnel.stream.delivered <= _iap.HOLD + 2 * _iap.AT_ONCE
+    assert (
+        tunnel.stream.received - tunnel.stream.delivered
+        <= _iap_tunnel.HOLD + 2 * _iap_tunnel.AT_ONCE
+    )
     os.close(ends.taps)
     os.close(ends.feed)
     await asyncio.wait_for(ends.done, 5)
@@ -388,7 +397,7 @@ async def test_a_target_that_takes_nothing_stops_the_source(relay: Relay) -> Non
     while before != len(tunnel.stream.unacked):
         before = len(tunnel.stream.unacked)
         await asyncio.sleep(0.2)
-    assert 0 < before <= _iap.KEEP + _iap.AT_ONCE
+    assert 0 < before <= _iap_tunnel.KEEP + _iap_tunnel.AT_ONCE
     over.set()
     assert await ends.read() == b""
     os.close(ends.feed)
@@ -402,10 +411,10 @@ async def test_a_target_that_said_all_is_still_told_all(relay: Relay) -> None:
         nonlocal heard
         await greet(socket)
         await socket.send_bytes(data_message(b"all"))
-        assert socket._writer is not None and socket._reader is not None
+        assert socket._writer is not None
         await socket._writer.close(1000)
         while True:
-            message = await asyncio.wait_for(socket._reader.read(), 5)
+            message = await unanswered(socket)
             if message.type == WSMsgType.CLOSE:
                 over.set()
                 return
@@ -424,8 +433,8 @@ async def test_a_target_that_said_all_is_still_told_all(relay: Relay) -> None:
 async def test_what_comes_after_our_close_is_delivered_until_the_relay_closes(relay: Relay) -> None:
     async def late(relay: Relay, socket: web.WebSocketResponse) -> None:
         await greet(socket)
-        assert socket._writer is not None and socket._reader is not None
-        while (await asyncio.wait_for(socket._reader.read(), 5)).type != WSMsgType.CLOSE:
+        assert socket._writer is not None
+        while (await unanswered(socket)).type != WSMsgType.CLOSE:
             pass
         await asyncio.sleep(0.1)
         await socket.send_bytes(data_message(b"answer"))
@@ -443,10 +452,9 @@ async def test_a_relay_that_forgot_us_after_our_close_has_all(relay: Relay) -> N
 
     async def drop_after_close(relay: Relay, socket: web.WebSocketResponse) -> None:
         await greet(socket)
-        assert socket._reader is not None and socket._req is not None
-        while (await asyncio.wait_for(socket._reader.read(), 5)).type != WSMsgType.CLOSE:
+        while (await unanswered(socket)).type != WSMsgType.CLOSE:
             pass
-        assert socket._req.transport is not None
+        assert socket._req is not None and socket._req.transport is not None
         socket._req.transport.abort()  # type: ignore[attr-defined]
 
     assert await carry(relay, drop_after_close, close(4001, first=False), end=True) == b""
@@ -525,7 +533,7 @@ async def test_a_relay_that_only_drops_is_given_up(relay: Relay) -> None:
 async def test_a_relay_that_does_not_answer_is_given_up(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_iap, "OPEN_TIMEOUT", 0.1)
+    monkeypatch.setattr(_iap_tunnel, "OPEN_TIMEOUT", 0.1)
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -540,7 +548,7 @@ async def test_a_relay_that_does_not_answer_is_given_up(
 async def test_a_tunnel_lives_longer_than_it_may_take_to_open(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_iap, "OPEN_TIMEOUT", 0.2)
+    monkeypatch.setattr(_iap_tunnel, "OPEN_TIMEOUT", 0.2)
 
     async def slow(relay: Relay, socket: web.WebSocketResponse) -> None:
         await greet(socket)
