@@ -133,8 +133,8 @@ class Run:
         """Make the machines, or those that are missing, or delete them."""
         if options.get("state") == "absent":
             return self.module("gce_instances", **options)
-        special = {"compact": True, "tags": ["hpc"], "service_account": ACCOUNT}
-        return failure(self.modules.instances(**special, **options))
+        special = {"compact": True, "tags": ["hpc"], "public_address": True}
+        return failure(self.modules.instances(**special, service_account=ACCOUNT, **options))
 
     def inventory(self) -> str:
         """Read the inventory."""
