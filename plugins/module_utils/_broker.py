@@ -11,6 +11,7 @@ import re
 import socket
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from typing import Any
 from ansible_collections.flux.burst.plugins.module_utils import (
     _curve,
     _diagnose,
+    _file_checks,
     _files,
     _units,
     _zmtp,
@@ -34,8 +36,11 @@ JOURNAL_LINES = 40
 SHOWN_LINES = 4
 # How long the lead's port may take to greet, in seconds.
 GREETING = 5.0
+MUNGE = "/etc/munge/"
 TROUBLE = re.compile(r"\.(warning|err|crit|alert|emerg)\[|[Ee]rror")
 IMAGE = "use an image with the lead's version of Flux, installed in the lead's way"
+# munge takes a credential of the other side for so many seconds.
+MUNGE_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class Base:
     """What must be the same here as on the lead before anything is done; what is empty is not compared.
 
     security_version is flux-security's, exec_path and module_path are what `flux config builtin` says on the lead.
+    time is the controller's clock when it sent this, in seconds since the epoch, and 0 where it is not compared.
     """
 
     hostname: str
@@ -56,6 +62,9 @@ class Base:
     module_path: str = ""
     lead_address: str = ""
     lead_port: int = 0
+    time: float = 0
+    max_clock_skew: int = 60
+    python_version: str = ""
 
 
 def check_base(base: Base) -> None:
@@ -71,6 +80,9 @@ def differences(base: Base) -> Iterator[str]:
         "the kernel's hostname", base.hostname, socket.gethostname(), "rename the machine"
     )
     yield from _user(base)
+    if base.time:
+        yield from _clock(time.time() - base.time, base.max_clock_skew)
+    yield from _python(base.python_version)
     said = _flux_says("version")
     if said is None:
         yield f"wanted Flux {base.flux_version}, found no flux: use an image with it"
@@ -112,6 +124,26 @@ def _user(base: Base) -> Iterator[str]:
     numbers = f"uid {user.pw_uid} gid {user.pw_gid}"
     advice = f"remove user {base.user} and apply role flux.burst.node_base"
     yield from _same(f"user {base.user}", f"uid {base.uid} gid {base.gid}", numbers, advice)
+
+
+def _clock(ahead: float, limit: int) -> Iterator[str]:
+    """Yield what is wrong with a clock. On its way here the time has grown older, so more ahead is allowed."""
+    if -limit <= ahead <= max(limit, MUNGE_SECONDS):
+        return
+    side = "ahead of" if ahead > 0 else "behind"
+    yield (
+        f"wanted a clock within {limit} s of the controller's, found it {abs(ahead):.0f} s {side} it: set it "
+        "(chrony or systemd-timesyncd)"
+    )
+
+
+def _python(wanted: str) -> Iterator[str]:
+    found = ".".join(map(str, sys.version_info[:3]))
+    if [int(part) for part in re.findall(r"\d+", wanted)] > [*sys.version_info[:3]]:
+        yield (
+            f"wanted Python {wanted} or later, found {found} as {sys.executable}: install it, or set "
+            "ansible_python_interpreter to one that is there"
+        )
 
 
 def _flux_says(*words: str) -> str | None:
@@ -172,44 +204,115 @@ def telling(lines: Sequence[str]) -> list[str]:
     return [line for line in lines if TROUBLE.search(line)][:SHOWN_LINES] or [*lines][-SHOWN_LINES:]
 
 
+class Timings:
+    """How long each step took, in milliseconds."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, int] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Count what is done in here to a step, whether it ends well or not."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            took = round((time.monotonic() - began) * 1000)
+            self.steps[name] = self.steps.get(name, 0) + took
+
+
 class Broker:
-    """The units and files of the broker on this machine."""
+    """The units and files of the broker on this machine; user owns the instance, "" where that does not matter."""
 
     def __init__(
         self,
         service: str,
         munge: str,
         files: Sequence[_files.File],
+        user: str = "",
     ) -> None:
         self.service = service
         self.munge = munge
+        self.user = user
+        self.given = files
         self.files = {file.path: file for file in files}
+        self.timings = Timings()
+        self._stale = False
 
     def join(self, timeout: float, *, check: bool) -> dict[str, Any]:
         """Bring files and units into their state and wait until the broker has joined, `timeout` seconds."""
+        with self.timings.step("compare"):
+            self._check()
+            files, units = self._plan()
+        result = apply([files, units], self._act, check=check)
+        if check:
+            return self._told(result, "")
+        self._reload()
+        with self.timings.step("join"):
+            return self._told(result, self._wait(timeout))
+
+    def leave(self, *, check: bool) -> dict[str, Any]:
+        """Stop and disable the units, then remove the files and the certificate that their TOML names."""
+        with self.timings.step("compare"):
+            units = [
+                Change(
+                    "unit",
+                    unit.name,
+                    "update",
+                    _shown(unit),
+                    {"active": "inactive", "enabled": False},
+                )
+                for unit in map(_units.show, (self.service, self.munge))
+                if unit.loaded and (unit.enabled or unit.active not in ("inactive", "failed"))
+            ]
+            with _at("file"):
+                files = self._removals()
+        result = apply([units, files], self._act, check=check)
+        self._reload()
+        return self._told(result, "")
+
+    def _told(self, result: dict[str, Any], status_text: str) -> dict[str, Any]:
+        return {**result, "status_text": status_text, "timings": self.timings.steps}
+
+    def _check(self) -> None:
+        wrong = list(_file_checks.unit_name(self.service))
+        if wrong:
+            raise BurstError(f"stage file: {wrong[0]}.", stage="file")
+        munge = _units.show(self.munge)
+        munge_user = munge.user or ("root" if munge.loaded else "")
+        _file_checks.check(self.given, self.user, munge_user)
+
+    def _plan(self) -> tuple[list[Change], list[Change]]:
         with _at("file"):
             found = [_files.difference(file, _files.read(file)) for file in self.files.values()]
         changed = [change for change in found if change]
-        units = self._units_to_start({change.name for change in changed})
-        result = apply([changed, units], self._act, check=check)
-        return {**result, "status_text": "" if check else self._wait(timeout)}
+        return [*self._leftovers(), *changed], self._units_to_start(
+            {change.name for change in changed}
+        )
 
-    def leave(self, *, check: bool) -> dict[str, Any]:
-        """Stop and disable the units."""
-        units = [
-            Change(
-                "unit", unit.name, "update", _shown(unit), {"active": "inactive", "enabled": False}
-            )
-            for unit in map(_units.show, (self.service, self.munge))
-            if unit.loaded and (unit.enabled or unit.active not in ("inactive", "failed"))
+    def _leftovers(self) -> list[Change]:
+        """Of a run that was killed there may be secrets left under a second name."""
+        left = {"content": "(left by a run that was killed)"}
+        return [Change("file", path, "delete", left, {}) for path in _files.leftovers(self.files)]
+
+    def _removals(self) -> list[Change]:
+        standing = [found for found in map(_files.read, self.given) if found]
+        named = _file_checks.curve_certs(standing) - {*self.files}
+        certificates = (_files.File(path, b"", "", "", 0, secret=True) for path in sorted(named))
+        standing += [found for found in map(_files.read, certificates) if found]
+        gone = [
+            Change("file", file.path, "delete", file.shown(file), {})
+            # What is secret goes first.
+            for file in sorted(standing, key=lambda file: not file.secret)
         ]
-        return {**apply([units], self._act, check=check), "status_text": ""}
+        return [*self._leftovers(), *gone]
 
     def _units_to_start(self, changed: set[str]) -> list[Change]:
-        """munge restarts with its key, the broker with any other of its files."""
+        """A unit restarts with its own files, both with munge's key, the broker with any other of its files."""
         changes = []
+        concerned = {unit for path in changed for unit in self._units_of(path)}
         for name in (self.munge, self.service):
-            restart = name in map(self._unit_of, changed) or _units.owes_restart(name)
+            restart = name in concerned or _units.owes_restart(name)
             unit = _units.show(name)
             if restart or unit.active != "active" or not unit.enabled:
                 after = {"active": "active", "enabled": True}
@@ -218,29 +321,67 @@ class Broker:
                 changes.append(Change("unit", name, "update", _shown(unit), after))
         return changes
 
-    def _unit_of(self, path: str) -> str:
-        return self.munge if path.startswith("/etc/munge/") else self.service
+    def _units_of(self, path: str) -> set[str]:
+        """Return which of the two must restart when a file has changed."""
+        own = _file_checks.unit_of(path)
+        if own:
+            return {own} & {self.munge, self.service}
+        return {self.munge, self.service} if path.startswith(MUNGE) else {self.service}
 
     def _act(self, stage: Stage) -> None:
-        for change in stage:
-            if change.kind == "file":
-                _units.owe_restart(self._unit_of(change.name))
-                with _at("file"):
-                    _files.write(self.files[change.name])
-            elif change.after["active"] == "inactive":
-                _units.systemctl("disable", "--now", "--quiet", change.name)
-            else:
-                self._start(change.name)
+        if stage[0].kind == "file":
+            self._act_on_files(stage)
+        elif stage[0].after["active"] == "inactive":
+            with self.timings.step("stop"):
+                for change in stage:
+                    _units.systemctl("disable", "--now", "--quiet", change.name)
+        else:
+            self._start([change.name for change in stage])
 
-    def _start(self, name: str) -> None:
-        # Always: a run that was cut after a unit's file had changed has not reloaded it.
-        _units.systemctl("daemon-reload")
-        _units.systemctl("enable", "--quiet", name)
-        try:
-            _units.systemctl("restart", name)
-        except BurstError as error:
-            raise self._failed(_units.show(name), error) from None
-        _units.restarted(name)
+    def _act_on_files(self, stage: Stage) -> None:
+        wanted = [self.files[change.name] for change in stage if change.action != "delete"]
+        with _at("file"):
+            with self.timings.step("stage"):
+                for change in stage:
+                    if change.action == "delete":
+                        _files.remove(change.name)
+            self._place(wanted)
+        self._stale = any(_file_checks.unit_of(change.name) for change in stage)
+
+    def _place(self, wanted: Sequence[_files.File]) -> None:
+        with _files.Placement(wanted) as placement:
+            with self.timings.step("stage"):
+                placement.stage()
+            for unit in sorted({unit for file in wanted for unit in self._units_of(file.path)}):
+                _units.owe_restart(unit)
+            with self.timings.step("commit"):
+                placement.commit()
+
+    def _reload(self) -> None:
+        """Let systemd read its units again where files of it are newer."""
+        if self._stale:
+            with self.timings.step("reload"):
+                _units.systemctl("daemon-reload")
+        self._stale = False
+
+    def _start(self, names: Sequence[str]) -> None:
+        units = [_units.show(name) for name in names]
+        # A run that was cut after a unit's file had changed has not reloaded it.
+        self._stale |= any(unit.stale for unit in units)
+        disabled = [unit.name for unit in units if not unit.enabled]
+        if disabled:
+            with self.timings.step("reload"):
+                _units.systemctl("enable", "--quiet", *disabled)
+            # That has reloaded all.
+            self._stale = False
+        self._reload()
+        with self.timings.step("restart"):
+            for name in names:
+                try:
+                    _units.systemctl("restart", name)
+                except BurstError as error:
+                    raise self._failed(_units.show(name), error) from None
+                _units.restarted(name)
 
     def _wait(self, timeout: float) -> str:
         deadline = time.monotonic() + timeout

@@ -23,6 +23,8 @@ PROPERTIES = (
     "ExecMainStatus",
     "NRestarts",
     "InactiveExitTimestamp",
+    "NeedDaemonReload",
+    "User",
 )
 # A unit named here runs with older files than stand on the disk. A boot clears it, and is a restart as well.
 OWED = Path("/run/flux-burst")
@@ -30,7 +32,7 @@ OWED = Path("/run/flux-burst")
 
 @dataclass(frozen=True)
 class Unit:
-    """What systemd knows of a unit, see systemctl show."""
+    """What systemd knows of a unit, see systemctl show. `stale` is that its files are newer; user is "" for root."""
 
     name: str
     loaded: bool
@@ -42,6 +44,8 @@ class Unit:
     exit_code: int
     restarts: int
     started: str
+    stale: bool
+    user: str
 
 
 def parse(name: str, text: str) -> Unit:
@@ -58,6 +62,8 @@ def parse(name: str, text: str) -> Unit:
         exit_code=int(rows.get("ExecMainStatus") or 0),
         restarts=int(rows.get("NRestarts") or 0),
         started=rows.get("InactiveExitTimestamp", ""),
+        stale=rows.get("NeedDaemonReload") == "yes",
+        user=rows.get("User", ""),
     )
 
 

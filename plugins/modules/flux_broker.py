@@ -12,14 +12,22 @@ version_added: 0.1.0
 description:
   - Checks what the machine must have in common with the lead, puts the files of the broker in place, runs munge and the
     broker, and waits until the broker has joined.
-  - Each file lands whole, with its owner and mode, and only the units that a change concerns are restarted.
+  - The files are looked at before one is replaced (TOML, munge's key, the CURVE certificate, the form of units). They
+    land all or none, each whole and with its owner and mode from its first byte; a directory that is missing is made
+    for root with mode C(0755). Only the units that a change concerns are restarted.
+  - What a file must be is told by its name. C(*.toml) is Flux's configuration, C(munge.key) munge's key, C(*.cert)
+    and what the configuration calls C(curve_cert) the broker's certificate, and what lies in C(/etc/systemd/system) a
+    unit or, in a directory C(UNIT.d), a drop-in for one.
+  - Everything comes through the module's standard input. No argument of a process, no environment and no temporary
+    file holds a secret.
   - A failure names the stage (base, file, munge, certificate, configuration, overlay) and what the machine itself said.
 author:
   - flux.burst contributors (@flux-framework)
 options:
   state:
     description:
-      - V(joined) makes the machine a member. V(absent) stops and disables the broker, then munge.
+      - V(joined) makes the machine a member. V(absent) stops and disables the broker, then munge, and removes the
+        files that O(files) and O(secret_files) name, with the certificate that a configuration among them names.
     type: str
     choices: [joined, absent]
     default: joined
@@ -70,6 +78,21 @@ options:
         takes the lead's key and a right clock. Empty checks nothing.
     type: str
     default: ""
+  time:
+    description:
+      - The controller's clock when the task was sent, in seconds since the epoch. This machine's may be at most
+        O(max_clock_skew) behind it, and five minutes ahead, as the task takes its time to get here. V(0) compares
+        nothing.
+    type: float
+    default: 0
+  max_clock_skew:
+    description: How far this machine's clock may be from O(time), in seconds.
+    type: int
+    default: 60
+  python_version:
+    description: Least version of the Python that runs this module. Empty compares nothing.
+    type: str
+    default: "3.8"
   files:
     description: Files to put in place.
     type: list
@@ -81,9 +104,8 @@ options:
         type: path
         required: true
       content:
-        description: The text.
+        description: The text. Only with O(state=absent) it may be left out.
         type: str
-        required: true
       owner:
         description: Owner.
         type: str
@@ -107,9 +129,8 @@ options:
         type: path
         required: true
       content_b64:
-        description: The content in base64.
+        description: The content in base64. Only with O(state=absent) it may be left out.
         type: str
-        required: true
       owner:
         description: Owner.
         type: str
@@ -163,6 +184,11 @@ EXAMPLES = r"""
 - name: Leave it
   flux.burst.flux_broker:
     state: absent
+    files:
+      - path: /etc/flux/system/conf.d/system.toml
+    secret_files:
+      - path: /etc/munge/munge.key
+      - path: /etc/flux/system/curve.cert
 """
 
 RETURN = r"""
@@ -171,6 +197,21 @@ status_text:
   returned: success
   type: str
   sample: Running as member of 5 node Flux instance
+timings:
+  description:
+    - How long each step took, in milliseconds. Steps are C(base) (what must be the same here as on the lead),
+      C(compare), C(stage) and C(commit) of the files, C(reload) of systemd, C(restart), C(join) and C(stop). A step
+      that was not needed is left out.
+  returned: success
+  type: dict
+  sample:
+    base: 210
+    compare: 24
+    stage: 12
+    commit: 3
+    reload: 95
+    restart: 160
+    join: 240
 resources:
   description: What was changed, or in check mode would be.
   returned: success
@@ -198,25 +239,26 @@ from ansible_collections.flux.burst.plugins.module_utils._errors import BurstErr
 def files(params: dict[str, Any]) -> list[_files.File]:
     """Return the files that are asked for. Raises BurstError for a mode or content that cannot be read."""
     found = []
-    for row in [*params["files"], *params["secret_files"]]:
-        secret = "content_b64" in row
-        try:
-            content = (
-                base64.b64decode(row["content_b64"], validate=True)
-                if secret
-                else row["content"].encode()
+    for secret, kind, key in ((False, "files", "content"), (True, "secret_files", "content_b64")):
+        for row in params[kind]:
+            given = row[key]
+            if params["state"] == "absent":
+                given = ""
+            elif given is None or (secret and not given):
+                raise BurstError(
+                    f"{row['path']}: wanted {key}, found nothing: read it from the lead, or render it."
+                )
+            try:
+                content = base64.b64decode(given, validate=True) if secret else given.encode()
+                mode = int(row["mode"], 8)
+            except (binascii.Error, ValueError):
+                raise BurstError(
+                    f"{row['path']}: wanted an octal mode such as 0644, and base64 for content_b64; found "
+                    f"mode {row['mode']} or a content that is not base64."
+                ) from None
+            found.append(
+                _files.File(row["path"], content, row["owner"], row["group"], mode, secret)
             )
-            mode = int(row["mode"], 8)
-        except (binascii.Error, ValueError):
-            raise BurstError(
-                f"{row['path']}: wanted an octal mode such as 0644, and base64 for content_b64; found "
-                f"mode {row['mode']} or a content that is not base64."
-            ) from None
-        if secret and not content:
-            raise BurstError(
-                f"{row['path']}: wanted content_b64, found nothing: read it from the lead."
-            )
-        found.append(_files.File(row["path"], content, row["owner"], row["group"], mode, secret))
     return found
 
 
@@ -242,13 +284,16 @@ def main() -> None:
             "lead_address": {"type": "str", "default": ""},
             "lead_port": {"type": "int", "default": 8050},
             "munge_credential": {"type": "str", "default": "", "no_log": True},
+            "time": {"type": "float", "default": 0},
+            "max_clock_skew": {"type": "int", "default": 60},
+            "python_version": {"type": "str", "default": "3.8"},
             "files": {
                 "type": "list",
                 "elements": "dict",
                 "default": [],
                 "options": {
                     **common,
-                    "content": {"type": "str", "required": True},
+                    "content": {"type": "str"},
                     "mode": {"type": "str", "default": "0644"},
                 },
             },
@@ -259,7 +304,7 @@ def main() -> None:
                 "no_log": False,
                 "options": {
                     **common,
-                    "content_b64": {"type": "str", "required": True, "no_log": True},
+                    "content_b64": {"type": "str", "no_log": True},
                     "mode": {"type": "str", "default": "0400"},
                 },
             },
@@ -274,11 +319,14 @@ def main() -> None:
     )
     with failing_module(module):
         params = module.params
-        broker = _broker.Broker(params["service"], params["munge_service"], files(params))
+        broker = _broker.Broker(
+            params["service"], params["munge_service"], files(params), params["user"] or ""
+        )
         if params["state"] == "absent":
             module.exit_json(**broker.leave(check=module.check_mode))
         names = [field.name for field in fields(_broker.Base)]
-        _broker.check_base(_broker.Base(**{name: params[name] for name in names}))
+        with broker.timings.step("base"):
+            _broker.check_base(_broker.Base(**{name: params[name] for name in names}))
         result = broker.join(params["timeout"], check=module.check_mode)
         if not module.check_mode:
             _broker.check_munge(params["munge_credential"])

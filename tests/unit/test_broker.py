@@ -10,11 +10,17 @@ import os
 import pwd
 import socket
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ansible_collections.flux.burst.plugins.module_utils import _broker, _files, _units
+from ansible_collections.flux.burst.plugins.module_utils import (
+    _broker,
+    _file_checks,
+    _files,
+    _units,
+)
 from ansible_collections.flux.burst.plugins.module_utils._errors import BurstError
 
 SHOWN = """LoadState=loaded
@@ -26,6 +32,8 @@ Result=success
 ExecMainStatus=0
 NRestarts=1
 InactiveExitTimestamp=Tue 2026-11-24 11:45:18 UTC
+NeedDaemonReload=no
+User=flux
 """
 
 
@@ -33,6 +41,7 @@ def test_a_unit_is_what_systemctl_shows() -> None:
     unit = _units.parse("flux.service", SHOWN)
     assert unit.loaded and unit.enabled
     assert (unit.active, unit.sub, unit.restarts, unit.exit_code) == ("active", "running", 1, 0)
+    assert (unit.stale, unit.user) == (False, "flux")
     assert unit.status_text == "Running as member of 5 node Flux instance"
 
 
@@ -85,6 +94,8 @@ def test_whatever_differs_from_the_lead_is_said_at_once_each_with_both_values(
             module_path="/usr/lib/flux/modules",
             lead_address="127.0.0.1",
             lead_port=closed.getsockname()[1],
+            time=time.time() + 600,
+            python_version="99.1",
         )
         with pytest.raises(BurstError) as caught:
             _broker.check_base(base)
@@ -98,6 +109,8 @@ def test_whatever_differs_from_the_lead_is_said_at_once_each_with_both_values(
         "module_path /usr/lib/flux/modules, found /usr/lib64/flux/modules",
         "/nowhere/flux-imp, found none",
         "found the connection refused",
+        "a clock within 60 s of the controller's, found it 600 s behind it: set it",
+        "wanted Python 99.1 or later, found 3.",
     ]
     for text in wanted:
         assert [line for line in lines if text in line], text
@@ -109,6 +122,41 @@ def test_what_is_not_known_of_the_lead_is_not_compared(monkeypatch: pytest.Monke
     base = _broker.Base(socket.gethostname(), "root", 0, 0, "0.88.3", "/bin/su")
     found = list(_broker.differences(base))
     assert [line for line in found if "munge" not in line] == []
+
+
+@pytest.mark.parametrize(
+    ("ahead", "limit", "wrong"),
+    [
+        # A task takes its time to get here, which looks as if this clock were ahead.
+        (0, 60, False),
+        (-59, 60, False),
+        (-61, 60, True),
+        (299, 60, False),
+        (310, 60, True),
+        (-310, 600, False),
+        (590, 600, False),
+    ],
+)
+def test_a_clock_may_be_behind_by_so_much_and_ahead_by_what_munge_allows(
+    monkeypatch: pytest.MonkeyPatch, ahead: float, limit: int, wrong: bool
+) -> None:
+    monkeypatch.setattr(_broker, "_flux_says", lambda *words: "commands: 0.88.0")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + ahead)
+    base = _broker.Base(
+        socket.gethostname(), "root", 0, 0, "0.88.0", "/bin/su", time=now, max_clock_skew=limit
+    )
+    assert any("clock" in line for line in _broker.differences(base)) == wrong
+
+
+def test_the_python_that_runs_is_enough_for_its_own_version(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_broker, "_flux_says", lambda *words: "commands: 0.88.0")
+    base = _broker.Base(
+        socket.gethostname(), "root", 0, 0, "0.88.0", "/bin/su", python_version="3.8"
+    )
+    assert not any("Python" in line for line in _broker.differences(base))
 
 
 GARBLED = """overlay.err[2]: Error loading certificate: /etc/flux/system/curve.cert: Invalid argument
@@ -138,8 +186,13 @@ class Systemd:
         if words == ("restart", self.refuses):
             self.units[self.refuses] = replace(self.units[self.refuses], active="failed")
             raise BurstError("wanted 'systemctl restart' to succeed, found exit code 1.")
-        if words[0] == "restart":
-            self.units[words[1]] = replace(self.units[words[1]], active="active")
+        for name in words[1:]:
+            if words[0] == "restart":
+                self.units[name] = replace(self.units[name], active="active")
+            if words[0] in ("enable", "disable") and name in self.units:
+                self.units[name] = replace(self.units[name], enabled=words[0] == "enable")
+            if words[0] == "disable" and name in self.units:
+                self.units[name] = replace(self.units[name], active="inactive")
         return ""
 
     def restarts(self) -> list[str]:
@@ -156,10 +209,12 @@ def systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Systemd:
     return fake
 
 
-def broker(path: Path, content: bytes = b"new") -> _broker.Broker:
-    owner, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
-    file = _files.File(str(path), content, owner, group, 0o644)
-    return _broker.Broker("flux.service", "munge.service", [file])
+OWNER, GROUP = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
+
+
+def broker(path: Path, content: bytes = b"new = 1", *more: _files.File) -> _broker.Broker:
+    file = _files.File(str(path), content, OWNER, GROUP, 0o644)
+    return _broker.Broker("flux.service", "munge.service", [file, *more])
 
 
 def test_a_changed_file_restarts_its_unit_and_a_second_run_changes_nothing(
@@ -209,9 +264,139 @@ def test_a_unit_that_does_not_start_is_explained_by_its_own_log(
 
 
 def test_a_file_that_cannot_be_placed_names_its_stage(systemd: Systemd, tmp_path: Path) -> None:
+    stranger = _files.File(str(tmp_path / "b"), b"", "nobody-here", GROUP, 0o644)
     with pytest.raises(BurstError, match=r"stage file: .*node_base"):
-        broker(tmp_path / "missing" / "system.toml").join(1, check=False)
+        broker(tmp_path / "system.toml", b"new = 1", stranger).join(1, check=False)
     assert systemd.restarts() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_broker_would_not_take_replaces_nothing_and_restarts_nothing(
+    systemd: Systemd, tmp_path: Path
+) -> None:
+    broker(tmp_path / "system.toml").join(1, check=False)
+    systemd.asked.clear()
+    with pytest.raises(BurstError, match=r"^stage file: .*system.toml, line 1: wanted TOML"):
+        broker(tmp_path / "system.toml", b"new").join(1, check=False)
+    assert (tmp_path / "system.toml").read_bytes() == b"new = 1"
+    assert systemd.asked == []
+
+
+def test_a_unit_that_flux_security_would_take_for_a_job_s_is_refused(systemd: Systemd) -> None:
+    with pytest.raises(BurstError, match=r"begin with flux-, found flux-start\.service"):
+        _broker.Broker("flux-start.service", "munge.service", []).join(1, check=False)
+    assert systemd.asked == []
+
+
+@pytest.mark.parametrize(
+    ("path", "restarted", "reloads"),
+    [
+        ("etc/flux/system/conf.d/system.toml", ["flux.service"], 0),
+        ("etc/flux/system/curve.cert", ["flux.service"], 0),
+        ("etc/munge/munge.key", ["munge.service", "flux.service"], 0),
+        ("etc/systemd/system/flux.service", ["flux.service"], 1),
+        ("etc/systemd/system/flux.service.d/limits.conf", ["flux.service"], 1),
+        ("etc/systemd/system/munge.service.d/threads.conf", ["munge.service"], 1),
+        ("etc/systemd/system/home.mount", [], 1),
+        ("etc/profile.d/flux.sh", ["flux.service"], 0),
+    ],
+)
+def test_only_what_a_file_concerns_is_restarted_and_units_alone_are_reloaded(
+    systemd: Systemd,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    restarted: list[str],
+    reloads: int,
+) -> None:
+    monkeypatch.setattr(_file_checks, "UNITS", f"{tmp_path}/etc/systemd/system/")
+    monkeypatch.setattr(_broker, "MUNGE", f"{tmp_path}/etc/munge/")
+    monkeypatch.setattr(_file_checks, "check", lambda *_unused: None)
+    broker(tmp_path / path).join(1, check=False)
+    assert systemd.restarts() == restarted
+    assert systemd.asked.count("daemon-reload") == reloads
+    assert not broker(tmp_path / path).join(1, check=False)["changed"]
+
+
+def test_a_unit_whose_files_are_newer_is_reloaded_before_it_restarts(
+    systemd: Systemd, tmp_path: Path
+) -> None:
+    systemd.units["flux.service"] = replace(systemd.units["flux.service"], stale=True)
+    broker(tmp_path / "system.toml").join(1, check=False)
+    assert systemd.asked == ["daemon-reload", "restart flux.service"]
+
+
+def test_a_unit_that_is_not_enabled_is_and_that_reloads_once(
+    systemd: Systemd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_file_checks, "UNITS", f"{tmp_path}/")
+    systemd.units["flux.service"] = replace(systemd.units["flux.service"], enabled=False)
+    unit = b"[Service]\nExecStart=/bin/true\n"
+    broker(tmp_path / "flux.service", unit).join(1, check=False)
+    assert systemd.asked == ["enable --quiet flux.service", "restart flux.service"]
+
+
+def test_a_result_says_how_long_each_step_took(systemd: Systemd, tmp_path: Path) -> None:
+    first = broker(tmp_path / "system.toml").join(1, check=False)["timings"]
+    assert list(first) == ["compare", "stage", "commit", "restart", "join"]
+    assert all(isinstance(took, int) and 0 <= took < 5000 for took in first.values())
+    assert list(broker(tmp_path / "system.toml").join(1, check=False)["timings"]) == [
+        "compare",
+        "join",
+    ]
+    assert list(broker(tmp_path / "system.toml").join(1, check=True)["timings"]) == ["compare"]
+
+
+def test_what_a_killed_run_left_is_removed_and_told(systemd: Systemd, tmp_path: Path) -> None:
+    broker(tmp_path / "system.toml").join(1, check=False)
+    left = tmp_path / ".curve.cert.flux-burst-old"
+    left.write_text("a secret of long ago")
+    assert broker(tmp_path / "system.toml").join(1, check=True)["changed"]
+    assert left.exists()
+    done = broker(tmp_path / "system.toml").join(1, check=False)
+    assert done["resources"] == [{"kind": "file", "name": str(left), "action": "delete"}]
+    assert "secret of long ago" not in str(done)
+    assert not left.exists()
+    assert systemd.restarts() == ["flux.service"]
+
+
+def leaving(tmp_path: Path) -> _broker.Broker:
+    files = [
+        _files.File(str(tmp_path / "system.toml"), b"", "root", "root", 0o644),
+        _files.File(str(tmp_path / "munge.key"), b"", "root", "root", 0o400, secret=True),
+    ]
+    return _broker.Broker("flux.service", "munge.service", files)
+
+
+def test_leaving_stops_the_broker_before_munge_and_removes_key_and_certificate(
+    systemd: Systemd, tmp_path: Path
+) -> None:
+    cert = tmp_path / "elsewhere" / "our.cert"
+    cert.parent.mkdir()
+    cert.write_text("a certificate")
+    (tmp_path / "system.toml").write_text(f'[bootstrap]\ncurve_cert = "{cert}"\n')
+    (tmp_path / "munge.key").write_text("a key")
+    (tmp_path / "other").write_text("not ours")
+    planned = leaving(tmp_path).leave(check=True)
+    assert cert.exists() and systemd.asked == []
+    done = leaving(tmp_path).leave(check=False)
+    assert done["resources"] == planned["resources"]
+    assert [change["name"] for change in done["resources"]] == [
+        "flux.service",
+        "munge.service",
+        str(tmp_path / "munge.key"),
+        str(cert),
+        str(tmp_path / "system.toml"),
+    ]
+    assert "a key" not in str(done) and "a certificate" not in str(done)
+    assert systemd.asked == [
+        "disable --now --quiet flux.service",
+        "disable --now --quiet munge.service",
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "other"]
+    assert list(cert.parent.iterdir()) == []
+    again = leaving(tmp_path).leave(check=False)
+    assert (again["changed"], again["resources"]) == (False, [])
 
 
 def test_a_broker_that_restarted_long_ago_is_given_its_time(
