@@ -3,7 +3,7 @@ PYTHON ?= python3
 FLUX ?= auto
 BIN := .venv/bin
 
-.PHONY: help burst teardown down test lint bench bench-queue bench-compute setup setup-test clean
+.PHONY: help burst teardown down test lint bench bench-queue bench-compute bench-nodes setup setup-test clean
 help:
 	@echo "make burst      a whole burst on this machine, in the sandbox (FLUX=real|standin chooses the Flux)"
 	@echo "make teardown   drain, stop and delete what the burst made; the sandbox stays up"
@@ -11,7 +11,8 @@ help:
 	@echo "make test       every test and check"
 	@echo "make lint       the checkers alone"
 	@echo "make bench      every measurement beside a peer; bench-queue: the Flux side alone (needs the real Flux),"
-	@echo "                bench-compute: the Compute Engine side alone (fetches google.cloud to compare with)"
+	@echo "                bench-compute: the Compute Engine side alone (fetches google.cloud to compare with),"
+	@echo "                bench-nodes: tunnels and machines alone (compares with gcloud where it is installed)"
 
 setup:
 	@$(PYTHON) tools/setup.py requirements-sandbox.txt
@@ -34,13 +35,16 @@ test: setup-test
 lint: setup-test
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/quality
 
-bench: bench-queue bench-compute
+bench: bench-queue bench-compute bench-nodes
 
 bench-queue: setup-test
 	@$(BIN)/python tests/bench/bench_queue.py
 
 bench-compute: setup-test
 	@$(BIN)/python tests/bench/bench_compute.py
+
+bench-nodes: setup-test
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/bench/bench_nodes.py
 
 clean: down
 	rm -rf .venv .cache
