@@ -12,12 +12,17 @@ from __future__ import annotations
 import base64
 import os
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import yaml
 from burst_sandbox import LEAD, TOP, Run, Sandbox
 
+from sandbox.machines import processes
+from sandbox.machines.cloudnet import machine_namespace
 from sandbox.server.validate import check_log
 
 pytestmark = pytest.mark.machines
@@ -201,6 +206,77 @@ def test_the_inventory_shows_the_machines_and_ansible_reaches_them(sandbox: Sand
     assert all(f"--{host}" in after for host in HOSTS)
     ping = succeeded(sandbox.run("ansible", "burst_nodes", "-m", "ping"))
     assert ping.output.count("pong") == len(HOSTS)
+
+
+# The unit starts when all is placed and the module still runs, with every process that led to it.
+TRAP = """
+mkdir -p /etc/systemd/system/flux.service.d
+printf '[Service]\\nExecStartPre=+/bin/sh /run/trap\\n' > /etc/systemd/system/flux.service.d/trap.conf
+echo 'touch /run/here; for n in $(seq 600); do test -e /run/go && break; sleep 0.1; done' > /run/trap
+systemctl daemon-reload
+rm /etc/flux/system/curve.cert
+head -c 64 /dev/zero > /etc/munge/munge.key
+"""
+UNTRAP = (
+    "rm -r /etc/systemd/system/flux.service.d /run/trap /run/here /run/go; systemctl daemon-reload"
+)
+# Where a module or what carries it could leave something, seen from the machine's root.
+PLACES = ("tmp", "var/tmp", "run", "root", "home", "dev/shm", "etc", "var/log", "var/lib")
+
+
+def test_while_a_machine_is_configured_no_process_and_no_file_but_its_own_shows_a_secret(
+    sandbox: Sandbox,
+) -> None:
+    known = secrets(sandbox)
+    root = machine_root(sandbox, HOSTS[0])
+    succeeded(sandbox.execute(HOSTS[0], "sh", "-c", TRAP))
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            run = pool.submit(sandbox.playbook, "burst")
+            while not (root / "run/here").exists() and not run.done():
+                time.sleep(0.05)
+            words, files = process_words(), texts(root)
+            (root / "run/go").touch()
+            done = succeeded(run.result())
+    finally:
+        sandbox.execute(HOSTS[0], "sh", "-c", UNTRAP)
+    assert done.changed == {HOSTS[0]: 1}
+    assert any(b"ssh" in word and HOSTS[0].encode() in word for word in words), "no process seen"
+    found = {name for name, text in known.items() for word in words if text in word}
+    assert found == set(), "secrets in arguments or environments, here or in the machines"
+    seen = {(name, path) for name, text in known.items() for path in files if text in files[path]}
+    assert seen == {
+        ("munge key", "etc/munge/munge.key"),
+        ("certificate's secret key", "etc/flux/system/curve.cert"),
+    }
+
+
+def machine_root(sandbox: Sandbox, host: str) -> Path:
+    """A machine's root as its own processes see it, with what is mounted there."""
+    leader = processes.leader(machine_namespace(sandbox.name, "sandbox-project", host))
+    assert leader is not None
+    return Path(f"/proc/{leader}/root")
+
+
+def process_words() -> list[bytes]:
+    """The arguments and the environment of every process, those of the machines too."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        # It may have ended.
+        with suppress(OSError):
+            found += [(path / "cmdline").read_bytes(), (path / "environ").read_bytes()]
+    return found
+
+
+def texts(root: Path) -> dict[str, bytes]:
+    """The regular files of a machine by path, in every place where a run could leave some."""
+    found = {}
+    for place in PLACES:
+        for folder, _names, files in os.walk(root / place):
+            for path in (Path(folder) / name for name in files):
+                if path.is_file() and not path.is_symlink():
+                    found[str(path.relative_to(root))] = path.read_bytes()
+    return found
 
 
 def compute_names(sandbox: Sandbox) -> list[str]:
