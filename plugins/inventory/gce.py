@@ -87,9 +87,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ansible import context
 from ansible.errors import AnsibleError, AnsibleParserError
 from ansible.inventory.group import to_safe_group_name
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
+from ansible.plugins.loader import connection_loader
 from ansible.utils.vars import load_extra_vars
 from ansible_collections.flux.burst.plugins.module_utils import _burst_directory
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
@@ -161,6 +163,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             rows = self._cached(path, spec, cache)
         except GceError as error:
             raise AnsibleParserError(f"{path}: {error}") from None
+        if rows:
+            load_connection()
         wanted = self.get_option("states")
         same_for_all = common_variables(spec)
         first = gateways(rows) if spec["burst_ssh_via"] == "gateway" else {}
@@ -270,6 +274,16 @@ def named(rows: Iterable[Row], burst: str) -> list[tuple[str, Row]]:
             name = f"{name}.{row['zone']}.c.{row['project']}.internal"
         found[name] = row
     return list(found.items())
+
+
+def load_connection() -> None:
+    """Load the connection that the machines are reached by, for the workers to inherit.
+
+    Ansible would do it anew in each worker, which is one for every task on every machine.
+    """
+    listing = any(context.CLIARGS.get(option) for option in ("list", "graph", "host"))
+    if not listing:
+        connection_loader.get("flux.burst.iap", class_only=True)
 
 
 def common_variables(spec: dict[str, Any]) -> dict[str, Any]:

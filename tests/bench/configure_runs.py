@@ -4,7 +4,8 @@
 """Machines with their base become members: by our play, by ordinary tasks, by ClusterShell with the same files.
 
 The machines run on this computer, so that their own work is in every wall time; CPU is the controller's alone. Each run
-begins with machines that have neither files nor connections.
+begins with machines that have none of the files. It makes its connections itself, so that tunnels and ssh are counted.
+A second round has them open, as a burst has that did anything there before.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ JUDGED = 16
 PLAY = "Configure the machines and join them to the lead"
 MOST = max(SIZES)
 INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
-# So long after a run the last of its ssh masters is gone.
-PERSIST = 10
+# So long after a run the last of its ssh masters is gone, or not, in seconds.
+PERSIST, OPEN = 10, 3600
 PLACED = (
     "/etc/flux/system/conf.d/system.toml",
     "/etc/systemd/system/flux.service",
@@ -91,6 +92,7 @@ class Site:
     folder: Path
     known: Path
     tar: str = ""
+    persist: int = PERSIST
 
     @property
     def environment(self) -> dict[str, str]:
@@ -101,8 +103,7 @@ class Site:
             "PATH": f"{BIN}:{os.environ['PATH']}",
             "ANSIBLE_CONFIG": str(TOP / "ansible.cfg"),
             "ANSIBLE_NOCOLOR": "1",
-            "ANSIBLE_SSH_ARGS": f"-C -o ControlMaster=auto -o ControlPersist={PERSIST}s",
-            "FLUX_BURST_KNOWN_HOSTS_DIR": str(self.folder / "known_hosts"),
+            "ANSIBLE_SSH_ARGS": f"-C -o ControlMaster=auto -o ControlPersist={self.persist}s",
         }
 
     def command(self, playbook: Path, hosts: Sequence[str], *words: str, **given: Any) -> list[str]:
@@ -263,7 +264,7 @@ def configure() -> bool:
     """Compare the three ways at each size."""
     good = True
     with site() as made:
-        ours, ordinary = our_play(made.folder), HERE / "nodes_ordinary.yml"
+        ours = our_play(made.folder)
         made.begin(machines(MOST))
         seen = made.untimed(ours, machines(MOST), "-vvv")
         made.check_joined(machines(MOST))
@@ -272,31 +273,38 @@ def configure() -> bool:
         good &= figure("configure_executions_per_host", most, "executions", "<= 1")
         made.tar = base64.b64encode(packed(made)).decode()
         config = ssh_config(made, seen)
-        for count, runs in SIZES.items():
-            hosts = machines(count)
-            rounds: list[Mapping[str, Cost]] = []
-            for _unused in range(runs):
-                costs = {}
-                for name in ("ours", "clustershell", "ordinary"):
-                    if name == "clustershell":
-                        costs[name] = push(made, config, hosts)
-                    else:
-                        costs[name] = made.timed(ours if name == "ours" else ordinary, hosts)
-                    made.check_joined(hosts)
-                    say(
-                        f"# configure_{count} {name}: {costs[name].wall:.1f} s, "
-                        f"controller CPU {costs[name].cpu / count:.3f} s a host"
-                    )
-                rounds.append(costs)
-            good &= told(count, rounds)
+        for kind in ("", "_open"):
+            if kind:
+                made.persist = OPEN
+                made.untimed(ours, machines(MOST))
+            for count, runs in SIZES.items():
+                rounds = [compared(made, ours, config, count, kind) for _unused in range(runs)]
+                good &= told(f"configure{kind}_{count}", count, rounds)
     return good
 
 
-def told(count: int, rounds: Sequence[Mapping[str, Cost]]) -> bool:
+def compared(site: Site, ours: Path, config: Path, count: int, kind: str) -> dict[str, Cost]:
+    """Configure so many machines in each way, and see each time that all of them have joined."""
+    hosts, costs = machines(count), {}
+    for name in ("ours", "clustershell", "ordinary"):
+        if name == "clustershell":
+            costs[name] = push(site, config, hosts)
+        else:
+            play = ours if name == "ours" else HERE / "nodes_ordinary.yml"
+            costs[name] = site.timed(play, hosts)
+        site.check_joined(hosts)
+        say(
+            f"# configure{kind}_{count} {name}: {costs[name].wall:.1f} s, "
+            f"controller CPU {costs[name].cpu / count:.3f} s a host"
+        )
+    return costs
+
+
+def told(what: str, count: int, rounds: Sequence[Mapping[str, Cost]]) -> bool:
     """Tell the figures of one size; those of 16 machines have targets, the others show how it grows."""
     cpu = [each["ordinary"].cpu / each["ours"].cpu for each in rounds]
     wall = [each["ours"].wall / each["clustershell"].wall for each in rounds]
-    names = (f"configure_{count}_cpu_against_ordinary", f"configure_{count}_wall_of_clustershell")
+    names = (f"{what}_cpu_against_ordinary", f"{what}_wall_of_clustershell")
     if count != JUDGED:
         for name, values in zip(names, (cpu, wall), strict=True):
             say(f"# {name}: {spread(values)} times")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from ansible import context
 from ansible_collections.flux.burst.plugins.inventory import gce
 from ansible_collections.flux.burst.plugins.inventory.gce import (
     common_variables,
@@ -136,3 +137,22 @@ def test_one_list_is_read_in_each_project_and_nothing_for_each_machine(
     asked.clear()
     gce.read(SPEC, ["p"], None)
     assert asked == [("p", "instances", "labels.flux-burst:*")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "loaded"),
+    [
+        ({"subset": None}, True),
+        ({"list": True}, False),
+        ({"graph": True}, False),
+        ({"host": "n"}, False),
+    ],
+)
+def test_workers_inherit_the_connection_and_a_listing_does_not_pay_for_it(
+    monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], loaded: bool
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(context, "CLIARGS", arguments)
+    monkeypatch.setattr(gce.connection_loader, "get", lambda name, **_options: asked.append(name))
+    gce.load_connection()
+    assert asked == (["flux.burst.iap"] if loaded else [])
