@@ -45,7 +45,7 @@ class Site:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What both tunnels find: a token that is there already."""
+        """What both tunnels find: a token that is there already, and the same Python, without NumPy."""
         token = self.state / "access_token"
         return environment(
             token.read_text(),
@@ -54,6 +54,7 @@ class Site:
             CLOUDSDK_CORE_PROJECT="sandbox-site",
             CLOUDSDK_CORE_DISABLE_PROMPTS="1",
             CLOUDSDK_COMPONENT_MANAGER_DISABLE_UPDATE_CHECK="1",
+            CLOUDSDK_PYTHON=os.path.realpath(sys.executable),
             CLOUDSDK_PYTHON_SITEPACKAGES="0",
         )
 
