@@ -45,17 +45,20 @@ class Site:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What both tunnels find: a token that is there already."""
+        """What both tunnels find: a token that is there already, and the same Python, without NumPy."""
         token = self.state / "access_token"
-        return environment(
+        given = environment(
             token.read_text(),
             CLOUDSDK_AUTH_ACCESS_TOKEN_FILE=str(token),
             CLOUDSDK_CONFIG=str(self.state / "gcloud"),
             CLOUDSDK_CORE_PROJECT="sandbox-site",
             CLOUDSDK_CORE_DISABLE_PROMPTS="1",
             CLOUDSDK_COMPONENT_MANAGER_DISABLE_UPDATE_CHECK="1",
-            CLOUDSDK_PYTHON_SITEPACKAGES="0",
+            PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         )
+        # Either, whatever its value, lets gcloud look for NumPy in site-packages.
+        apart = ("VIRTUAL_ENV", "CLOUDSDK_PYTHON_SITEPACKAGES")
+        return {name: value for name, value in given.items() if name not in apart}
 
     def tunnel(self, name: str, machine: str) -> list[str]:
         """Return the command line of one of the tunnels to a machine."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import itertools
 import socket
@@ -205,7 +206,8 @@ def answering(answer: str, repeat: int = 1) -> str:
 
     def serve() -> None:
         client, _address = server.accept()
-        with server, client:
+        # A client that was told enough hangs up.
+        with server, client, contextlib.suppress(ConnectionError):
             head = client.recv(1 << 16).decode()
             key = head.partition("Sec-WebSocket-Key: ")[2].partition("\r\n")[0]
             digest = hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
