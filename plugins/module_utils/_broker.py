@@ -41,6 +41,8 @@ MUNGE = "/etc/munge/"
 EXPIRED, REPLAYED = 15, 17
 TROUBLE = re.compile(r"\.(warning|err|crit|alert|emerg)\[|[Ee]rror")
 IMAGE = "use an image with the lead's version of Flux, installed in the lead's way"
+PYTHON = "3.8"
+"""The least version for this module's own code, as for Ansible's."""
 # munge takes a credential of the other side for so many seconds.
 MUNGE_SECONDS = 300
 
@@ -66,7 +68,6 @@ class Base:
     lead_port: int = 0
     time: float = 0
     max_clock_skew: int = 60
-    python_version: str = ""
 
 
 def check_base(base: Base) -> None:
@@ -84,7 +85,7 @@ def differences(base: Base) -> Iterator[str]:
     yield from _user(base)
     if base.time:
         yield from _clock(time.time() - base.time, base.max_clock_skew)
-    yield from _python(base.python_version)
+    yield from _python(PYTHON)
     said = _flux_says("version")
     if said is None:
         yield f"wanted Flux {base.flux_version}, found no flux: use an image with it"

@@ -100,7 +100,7 @@ def specification(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[
             made[name] = option.get("default")
             continue
         try:
-            made[name] = typed(value, option["type"])
+            made[name] = typed(value, option["type"], option.get("elements", "str"))
         except ValueError:
             problems.append(f"{name}: wanted {TYPES[option['type']]}, found {value!r}")
             continue
@@ -110,6 +110,7 @@ def specification(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[
     if not any(line.startswith(TOGETHER) for line in problems):
         problems += _together(made)
     problems += _shared_home(made)
+    problems += _flux(made)
     if problems:
         raise SpecError("\n".join(problems))
     name, top = made["burst_name"], _burst_directory.top_of(made["burst_directory"])
@@ -130,8 +131,11 @@ def _unknown(name: str, options: Mapping[str, Any]) -> str:
     return f"{name}: wanted a variable of the specification, found an unknown one; {advice}"
 
 
-def typed(value: Any, kind: str) -> Any:
-    """Return a value in its type; -e gives numbers and booleans as text. Raises ValueError."""
+def typed(value: Any, kind: str, elements: str = "str") -> Any:
+    """Return a value in its type; -e gives numbers and booleans as text. Raises ValueError.
+
+    elements is the type of a list's elements, "str" or "dict".
+    """
     if kind in ("str", "path") and isinstance(value, str) and value.strip():
         return str(Path(value).expanduser()) if kind == "path" else str(value)
     if kind == "int" and not isinstance(value, bool) and isinstance(value, (int, str)):
@@ -140,9 +144,11 @@ def typed(value: Any, kind: str) -> Any:
         return str(value).lower() in TRUE
     if kind == "dict" and isinstance(value, Mapping):
         return dict(value)
-    if kind == "list" and isinstance(value, str) and value.strip():
+    if kind == "list" and elements == "dict" and isinstance(value, (list, tuple)):
+        return [typed(item, elements) for item in value]
+    if kind == "list" and elements == "str" and isinstance(value, str) and value.strip():
         return [part.strip() for part in value.split(",")]
-    if kind == "list" and isinstance(value, (list, tuple)):
+    if kind == "list" and elements == "str" and isinstance(value, (list, tuple)):
         return [str(item) for item in value]
     raise ValueError(value)
 
@@ -168,6 +174,21 @@ def _way_in_together(made: Mapping[str, Any]) -> list[str]:
             f"Proxy, found {', '.join(ranges)}"
         ]
     return []
+
+
+def _flux(made: Mapping[str, Any]) -> list[str]:
+    """Return what of Flux's source is given without the other half of it."""
+    source, lists = made.get("burst_flux_source"), ("packages", "downloads")
+    return [
+        f"burst_flux_{name}: wanted "
+        + (
+            f"some with burst_flux_source {name}, found none"
+            if name == source
+            else f"burst_flux_source {name} beside it, found {source}"
+        )
+        for name in lists
+        if (name == source) != bool(made.get(f"burst_flux_{name}"))
+    ]
 
 
 def _network_together(made: Mapping[str, Any]) -> list[str]:
@@ -268,6 +289,21 @@ def _ranges(value: Sequence[str]) -> str:
     return ""
 
 
+def _downloads(value: Sequence[Mapping[str, Any]]) -> str:
+    for row in value:
+        if not re.fullmatch(r"https?://\S+|file:///\S+", str(row.get("url"))):
+            return f"wanted the url of each, found {row.get('url')!r}"
+        if not re.fullmatch(r"sha256:[0-9a-f]{64}", str(row.get("checksum"))):
+            return (
+                f"wanted checksum 'sha256:' and 64 hexadecimal digits for {row['url']}, "
+                f"found {row.get('checksum')!r}"
+            )
+        unknown = sorted(set(row) - {"url", "checksum", "dest", "creates"})
+        if unknown:
+            return f"wanted url, checksum, dest and creates, found {unknown[0]!r}"
+    return ""
+
+
 def _labels(value: Mapping[str, Any]) -> str:
     for key, text in value.items():
         good = isinstance(text, str) and LABEL.fullmatch(text) and LABEL.fullmatch(str(key))
@@ -319,6 +355,10 @@ CHECKS: dict[str, Check] = {
         r"projects/[^/]+/global/images/(family/)?[a-z][a-z0-9-]*",
         "projects/PROJECT/global/images/IMAGE or projects/PROJECT/global/images/family/FAMILY",
     ),
+    "burst_flux_source": _pattern(
+        "preinstalled|packages|downloads", "preinstalled, packages or downloads"
+    ),
+    "burst_flux_downloads": _downloads,
     "burst_disk_size_gb": _between(10, 65536),
     "burst_labels": _labels,
     "burst_max_run_duration": _duration,

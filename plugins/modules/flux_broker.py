@@ -89,10 +89,6 @@ options:
     description: How far this machine's clock may be from O(time), in seconds.
     type: int
     default: 60
-  python_version:
-    description: Least version of the Python that runs this module. Empty compares nothing.
-    type: str
-    default: "3.8"
   files:
     description: Files to put in place.
     type: list
@@ -286,7 +282,6 @@ def main() -> None:
             "munge_credential": {"type": "str", "default": "", "no_log": True},
             "time": {"type": "float", "default": 0},
             "max_clock_skew": {"type": "int", "default": 60},
-            "python_version": {"type": "str", "default": "3.8"},
             "files": {
                 "type": "list",
                 "elements": "dict",

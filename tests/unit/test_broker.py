@@ -80,6 +80,7 @@ def test_whatever_differs_from_the_lead_is_said_at_once_each_with_both_values(
         ("config", "builtin", "module_path"): "/usr/lib64/flux/modules",
     }
     monkeypatch.setattr(_broker, "_flux_says", lambda *words: said[words])
+    monkeypatch.setattr(_broker, "PYTHON", "99.1")
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         base = _broker.Base(
@@ -95,7 +96,6 @@ def test_whatever_differs_from_the_lead_is_said_at_once_each_with_both_values(
             lead_address="127.0.0.1",
             lead_port=closed.getsockname()[1],
             time=time.time() + 600,
-            python_version="99.1",
         )
         with pytest.raises(BurstError) as caught:
             _broker.check_base(base)
@@ -153,9 +153,7 @@ def test_the_python_that_runs_is_enough_for_its_own_version(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(_broker, "_flux_says", lambda *words: "commands: 0.88.0")
-    base = _broker.Base(
-        socket.gethostname(), "root", 0, 0, "0.88.0", "/bin/su", python_version="3.8"
-    )
+    base = _broker.Base(socket.gethostname(), "root", 0, 0, "0.88.0", "/bin/su")
     assert not any("Python" in line for line in _broker.differences(base))
 
 

@@ -117,6 +117,9 @@ def test_a_burst_without_a_key_has_one_of_its_own(good: dict[str, Any]) -> None:
         ("burst_shared_home_path", "/shared home", "an absolute path of letters"),
         ("burst_shared_home_options", ["hard,noatime"], "mount options"),
         ("burst_shared_home_clients", ["10.10.0.0/24(rw)"], "networks or host names"),
+        ("burst_flux_source", "conda", "preinstalled, packages or downloads"),
+        ("burst_flux_packages", ["flux-core"], "burst_flux_source packages beside it"),
+        ("burst_flux_downloads", ["https://a.b/flux.deb"], "a list"),
         ("burst_project", "", "a text"),
     ],
 )
@@ -178,6 +181,35 @@ def test_a_shared_home_needs_a_server_and_a_place(good: dict[str, Any]) -> None:
     whole = {"burst_shared_home_server": "10.0.0.9", "burst_shared_home_path": "/shared"}
     made = specification({**good, **whole, "burst_shared_home": "server"}, OPTIONS)
     assert made["burst_shared_home_export"] == "/home"
+
+
+FLUX_DEB = {"url": "https://example.org/flux.deb", "checksum": f"sha256:{'0' * 64}"}
+
+
+def test_downloads_of_flux_are_checked_before_a_machine_is_made(good: dict[str, Any]) -> None:
+    made = specification(
+        {**good, "burst_flux_source": "downloads", "burst_flux_downloads": [FLUX_DEB]}, OPTIONS
+    )
+    assert made["burst_flux_downloads"] == [FLUX_DEB]
+    assert problems({**good, "burst_flux_source": "packages"}) == [
+        "burst_flux_packages: wanted some with burst_flux_source packages, found none"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "wanted"),
+    [
+        ({"url": "flux.deb"}, "wanted the url of each, found 'flux.deb'"),
+        ({"checksum": "md5:1"}, "wanted checksum 'sha256:' and 64 hexadecimal digits for https://"),
+        ({"check_sum": ""}, "wanted url, checksum, dest and creates, found 'check_sum'"),
+    ],
+)
+def test_a_download_that_cannot_be_verified_is_refused(
+    good: dict[str, Any], row: dict[str, str], wanted: str
+) -> None:
+    given = {"burst_flux_source": "downloads", "burst_flux_downloads": [{**FLUX_DEB, **row}]}
+    [line] = problems({**good, **given})
+    assert line.startswith(f"burst_flux_downloads: {wanted}")
 
 
 def test_no_check_is_for_a_variable_that_does_not_exist() -> None:
