@@ -197,4 +197,4 @@ def main(credentials_file: str, impersonate: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    raise SystemExit(main(*sys.argv[1:]))

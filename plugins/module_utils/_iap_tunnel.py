@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
 
-    Token = Callable[[str | None], str]
+    Token = Callable[["str | None"], str]
     """Returns an access token, another one than that which was rejected. Raises TunnelError."""
 
 SUBPROTOCOL = "relay.tunnel.cloudproxy.app"

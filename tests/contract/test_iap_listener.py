@@ -51,12 +51,11 @@ def test_many_connections_are_served_side_by_side(echo_relay: EchoRelay) -> None
 
 
 def test_the_target_s_end_and_ours_pass_through(echo_relay: EchoRelay) -> None:
-    with (
-        listening(echo_relay) as (port, _pid),
-        socket.create_connection(("127.0.0.1", port), 10) as one,
-    ):
-        one.sendall(b"and quit")
-        assert receive(one, 100) == b"and quit", "and then the end"
+    with listening(echo_relay) as (port, _pid):
+        one = socket.create_connection(("127.0.0.1", port), 10)
+        with one:
+            one.sendall(b"and quit")
+            assert receive(one, 100) == b"and quit", "and then the end"
 
 
 @pytest.mark.parametrize(("where", "address"), [("0", "127.0.0.1"), ("127.0.0.3:0", "127.0.0.3")])
