@@ -1,7 +1,7 @@
 # Copyright: flux.burst contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Machines reached and configured, beside gcloud and ClusterShell: `make bench-nodes`, or with the names of some of PARTS."""
+"""Machines reached and configured, beside what others do it with: `make bench-nodes`, or with some of PARTS."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PARTS = {
     "play": "play_runs",
     "configure": "configure_runs",
 }
-"""By name: the file beside this one with a function of that name, which tells its figures and returns whether all hold."""
+"""By name: the file beside this one whose function of that name tells its figures and returns whether all hold."""
 
 
 def main(names: list[str]) -> int:
