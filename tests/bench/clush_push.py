@@ -1,7 +1,7 @@
 # Copyright: flux.burst contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""clush_push.py SSH_CONFIG HOSTS COMMAND: a command on all hosts by ClusterShell, with our input out of base64."""
+"""clush_push.py SSH_CONFIG HOSTS COMMAND: run a command on all hosts by ClusterShell, with our input from base64."""
 
 from __future__ import annotations
 
