@@ -218,7 +218,8 @@ rm /etc/flux/system/curve.cert
 head -c 64 /dev/zero > /etc/munge/munge.key
 """
 UNTRAP = (
-    "rm -r /etc/systemd/system/flux.service.d /run/trap /run/here /run/go; systemctl daemon-reload"
+    "rm /etc/systemd/system/flux.service.d/trap.conf /run/trap /run/here /run/go; "
+    "systemctl daemon-reload"
 )
 # Where a module or what carries it could leave something, seen from the machine's root.
 PLACES = ("tmp", "var/tmp", "run", "root", "home", "dev/shm", "etc", "var/log", "var/lib")
