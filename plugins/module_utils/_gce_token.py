@@ -9,6 +9,7 @@ in a process of its own, which is gone afterwards.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -46,7 +47,8 @@ def environment(*names: str) -> str | None:
 class Tokens:
     """Access tokens for the credentials in a file or in the environment.
 
-    impersonate is the service account to act as, if any; directory is where the token is kept, for this user alone.
+    impersonate is the service account to act as, if any; directory is where the token is kept, for this user alone;
+    it must be there, or else a default one is made.
     """
 
     def __init__(
@@ -57,6 +59,8 @@ class Tokens:
     ) -> None:
         self._credentials_file, self._impersonate = credentials_file, impersonate
         self._directory = os.path.expanduser(directory or DIRECTORY)
+        # One that is given is its giver's to make: a tunnel that outlives its burst must not bring it back.
+        self._make = not directory
 
     def get(self, rejected: str | None = None) -> str:
         """Return a token, another one than that which was rejected if there can be one. Raises TokenError."""
@@ -65,7 +69,7 @@ class Tokens:
             return given
         name = f"token-{self._key()}"
         try:
-            folder = opened(self._directory)
+            folder = opened(self._directory, self._make)
             try:
                 return kept(folder, name, rejected) or self._fetched(folder, name, rejected)
             finally:
@@ -132,13 +136,12 @@ class Tokens:
         return expires, token
 
 
-def opened(directory: str) -> int:
-    """Return a descriptor of a directory that is this user's alone, made where it is missing. Raises OSError."""
-    try:
+def opened(directory: str, make: bool) -> int:
+    """Return a descriptor of a directory that is this user's alone; make it where it is missing. Raises OSError."""
+    if make:
         os.makedirs(os.path.dirname(directory), exist_ok=True)
-        os.mkdir(directory, 0o700)
-    except FileExistsError:
-        pass
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(directory, 0o700)
     folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     found = os.fstat(folder)
     wrong = "it belongs to another user" if found.st_uid != os.geteuid() else ""

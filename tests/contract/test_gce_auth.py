@@ -307,7 +307,7 @@ def test_the_tunnel_acts_as_the_other_account_too(
         "ca-file": str(compute_server.ca_file),
         "credentials-file": str(compute_server.credentials_file),
         "impersonate-service-account": TARGET,
-        "directory": str(tmp_path / "ours"),
+        "directory": str(tmp_path),
     }
     program = TOP / ".cache/collections/ansible_collections/flux/burst/plugins/module_utils/_iap.py"
     done = subprocess.run(

@@ -164,7 +164,7 @@ def with_credentials(server: ComputeServer, tmp_path: Path) -> dict[str, str]:
         "endpoint": server.iap_endpoint,
         "ca-file": str(server.ca_file),
         "credentials-file": str(server.credentials_file),
-        "directory": str(tmp_path / "ours"),
+        "directory": str(tmp_path),
     }
 
 
@@ -190,7 +190,7 @@ def test_a_kept_token_that_the_relay_does_not_take_is_fetched_anew(
 ) -> None:
     given = with_credentials(compute_server, tmp_path)
     assert run(given, environment()).returncode == 3
-    [kept] = [it for it in (tmp_path / "ours").iterdir() if not it.suffix]
+    [kept] = [it for it in tmp_path.glob("token-*") if not it.suffix]
     kept.write_text("99999999999\nya29.revoked\n")
     assert "close code 4047" in run(given, environment()).stderr
     assert "ya29.revoked" not in kept.read_text()

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import threading
 import time
@@ -41,6 +42,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
     key.write_text("{}")
 
     def make(path: Path = key, impersonate: str | None = None, place: str = "ours") -> Tokens:
+        (tmp_path / place).mkdir(mode=0o700, exist_ok=True)
         one = Counting(str(path), impersonate, str(tmp_path / place))
         one.fetched = fetched
         return one
@@ -54,7 +56,27 @@ def test_the_environment_s_token_goes_first_and_into_no_file(
     monkeypatch.setenv("FLUX_BURST_ACCESS_TOKEN", "given")
     assert made().get() == "given"
     assert made().get("given") == "given", "there is no other"
+    assert list((tmp_path / "ours").iterdir()) == []
+
+
+def test_a_directory_that_is_gone_is_not_brought_back(made: Made, tmp_path: Path) -> None:
+    tokens = made()
+    tokens.get()
+    shutil.rmtree(tmp_path / "ours")
+    with pytest.raises(TokenError, match="No such file or directory"):
+        tokens.get()
     assert not (tmp_path / "ours").exists()
+
+
+def test_the_default_directory_is_made_for_its_owner_alone(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_gce_token, "DIRECTORY", str(tmp_path / "home/.ansible/flux_burst"))
+    fetched = made().fetched
+    tokens = Counting(str(tmp_path / "key.json"))
+    tokens.fetched = fetched
+    assert tokens.get() == "token-1"
+    assert stat.S_IMODE((tmp_path / "home/.ansible/flux_burst").stat().st_mode) == 0o700
 
 
 def test_a_token_of_the_environment_is_not_who_is_impersonated(
@@ -122,10 +144,10 @@ def test_other_credentials_have_another_token(
 def test_only_its_owner_reads_it(made: Made, tmp_path: Path) -> None:
     old = os.umask(0)
     try:
-        made(place="deep/ours").get()
+        made().get()
     finally:
         os.umask(old)
-    folder = tmp_path / "deep" / "ours"
+    folder = tmp_path / "ours"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     files = list(folder.iterdir())
     assert len(files) == 2
@@ -188,6 +210,6 @@ def test_another_user_s_directory_is_refused(
 def test_credentials_that_give_none_are_told_in_their_own_words(
     tmp_path: Path, made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokens = Tokens("/nonexistent.json", None, str(tmp_path / "ours"))
+    tokens = Tokens("/nonexistent.json", None, str(tmp_path))
     with pytest.raises(TokenError, match=r"^wanted Google credentials in /nonexistent.json, found"):
         tokens.get()
