@@ -130,10 +130,9 @@ def test_a_proxy_leads_to_the_relay(echo_relay: EchoRelay, user: str) -> None:
         login = f"{quote(user, safe=':')}@" if user else ""
         url = f"http://{login}127.0.0.1:{proxy.port}"
         env = environment(echo_relay.access_token, HTTPS_PROXY=url)
-        changes = {"endpoint": "wss://tunnel.cloudproxy.app"}
-        done = run({**options(echo_relay), **changes}, env, "there and quit")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "there and quit"
+        with running(echo_relay, env, endpoint="wss://tunnel.cloudproxy.app") as process:
+            assert talk(process, b"there and quit") == b"there and quit"
+            assert process.wait(10) == 0
     assert proxy.asked == ["CONNECT tunnel.cloudproxy.app:443 HTTP/1.1"]
 
 

@@ -46,11 +46,13 @@ def environment(token: str | None = None, **changes: str) -> dict[str, str]:
 
 
 @contextmanager
-def running(relay: EchoRelay, **changes: str) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    relay: EchoRelay, env: dict[str, str] | None = None, **changes: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a tunnel with pipes; it is killed if it has not ended by itself."""
     with subprocess.Popen(
         command(options(relay, **changes)),
-        env=environment(relay.access_token),
+        env=env or environment(relay.access_token),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
