@@ -110,7 +110,6 @@ def toml(file: File) -> Iterator[str]:
 
 
 def _tomllib_says(file: File) -> tuple[str, str] | None:
-    assert tomllib
     try:
         text = file.content.decode()
     except UnicodeDecodeError as error:

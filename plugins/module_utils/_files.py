@@ -204,6 +204,7 @@ class Placement:
         self._files = files
         self._directories: dict[str, Directory] = {}
         self._undo: list[_Undo] = []
+        self._kept: list[str] = []
         self._done = False
 
     def __enter__(self) -> Placement:
@@ -254,12 +255,12 @@ class Placement:
                     f"{directory.path}: wanted it on the disk, found '{error.strerror}': see to that disk."
                 ) from None
         self._done = True
-        for file in self._files:
+        for path in self._kept:
             try:
-                _unlink(self._directory(file.path), _beside(file.path, OLD))
+                _unlink(self._directory(path), _beside(path, OLD))
             except OSError as error:
                 raise BurstError(
-                    f"{file.path}: wanted the old file's second name removed, found '{error.strerror}': the new files "
+                    f"{path}: wanted the old file's second name removed, found '{error.strerror}': the new files "
                     "are in place; run again, which removes it."
                 ) from None
 
@@ -312,13 +313,13 @@ class Placement:
         except FileNotFoundError:
             # Nothing stands there.
             return
+        self._kept.append(path)
 
     def _commit(self, directory: Directory, path: str) -> None:
         target, new, kept = os.path.basename(path), _beside(path, NEW), _beside(path, OLD)
-        stood = _exists(directory, kept)
 
         def undo() -> None:
-            if stood:
+            if path in self._kept:
                 os.rename(kept, target, src_dir_fd=directory.handle, dst_dir_fd=directory.handle)
             elif not _exists(directory, new):
                 _unlink(directory, target)

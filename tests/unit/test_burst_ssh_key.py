@@ -66,7 +66,7 @@ def test_a_public_key_that_is_missing_or_anothers_and_an_open_private_key_are_me
     made, other = run(), run(burst="other")
     public = made["path"].with_suffix(".pub")
     for spoil in (
-        lambda: public.unlink(),
+        public.unlink,
         lambda: public.write_text(other["public_key"]),
         lambda: made["path"].chmod(0o644),
     ):

@@ -22,6 +22,7 @@ PARAMS: dict[str, Any] = {
     "foundation": "hpc",
     "region": "r1",
     "subnet_cidr": "10.0.0.0/24",
+    "ssh_ranges": [],
     "nat_addresses": 0,
     "compute_endpoint": "http://127.0.0.1:9",
     "credentials_file": None,

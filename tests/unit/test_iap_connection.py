@@ -75,7 +75,6 @@ def test_a_socket_that_nobody_listens_on_is_no_connection(tmp_path: Path) -> Non
     assert not listens(path)
 
 
-NO_SETTINGS: Mapping[str, str] = {}
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -90,7 +89,7 @@ def fake_ssh(tmp_path: Path) -> Run:
 
     def run(
         playbook: list[dict[str, Any]] | None = None,
-        settings: Mapping[str, str] = NO_SETTINGS,
+        settings: Mapping[str, str] | None = None,
         /,
         **machines: dict[str, Any],
     ) -> subprocess.CompletedProcess[str]:
@@ -107,7 +106,7 @@ def fake_ssh(tmp_path: Path) -> Run:
             "ANSIBLE_SSH_EXECUTABLE": str(program),
             "ANSIBLE_SSH_CONTROL_PATH_DIR": str(tmp_path / "cp"),
             "FLUX_BURST_DIRECTORY": str(tmp_path / "bursts"),
-            **settings,
+            **(settings or {}),
         }
         (tmp_path / "play.yml").write_text(json.dumps(playbook))
         command = ["ansible", "all", "-m", "ansible.builtin.raw", "-a", "true"]
