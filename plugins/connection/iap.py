@@ -188,6 +188,8 @@ GATEWAY_SECONDS = 60
 DENIED = "Permission denied (publickey"
 PAUSE = 1.0
 """Seconds between two attempts with a key that is refused."""
+ENDING = 5.0
+"""Seconds that an ssh that takes no more input has to end."""
 
 
 @dataclass(frozen=True)
@@ -407,6 +409,19 @@ class Connection(SshConnection):
                     raise
                 raise AnsibleConnectionFailure(said) from None
             return done
+
+    def _send_initial_data(self, fh: Any, in_data: bytes, ssh_process: Any) -> None:
+        """Send a task's input. Where ssh takes it no more, what ssh says as it ends is the error.
+
+        Ansible gives ssh a millisecond to end.
+        """
+        try:
+            super()._send_initial_data(fh, in_data, ssh_process)
+        except AnsibleConnectionFailure as error:
+            try:
+                ssh_process.wait(ENDING)
+            except subprocess.TimeoutExpired:
+                raise error from None
 
     def _said(self, machine: Machine, text: str, error_file: Path) -> str:
         """Return what is to be said of a connection that failed with ssh's text."""

@@ -33,11 +33,13 @@ MACHINE = {
     "burst_credentials_file": "/keys/credentials.json",
 }
 FAKE_SSH = """#!{python}
-import json, os, sys
+import json, os, sys, time
 with open("{calls}/" + os.urandom(8).hex(), "w") as file:
     json.dump(sys.argv[1:], file)
 words = [word for option in sys.argv for word in option.split()]
 if os.path.exists("{calls}.swapped"):
+    os.close(0)
+    time.sleep(0.5)
     sys.stderr.write("The fingerprint for the ED25519 key sent by the remote host is\\n"
                      "SHA256:another.\\nHost key verification failed.\\n")
     sys.exit(255)
@@ -222,7 +224,11 @@ def test_a_key_that_ssh_refuses_is_told_with_both_fingerprints(
     fake_ssh: Run, tmp_path: Path
 ) -> None:
     (tmp_path / "calls.swapped").touch()
-    said = " ".join(fake_ssh(one={}).stdout.split())
+    # Not even where ssh's input breaks before it has said so.
+    large = {"name": "More than a pipe holds", "ansible.builtin.command": "true " + "x" * 100_000}
+    play: dict[str, Any] = {"hosts": "all", "gather_facts": False, "tasks": [large]}
+    machine = {"ansible_pipelining": True, "ansible_python_interpreter": sys.executable}
+    said = " ".join(fake_ssh([play], one=machine).stdout.split())
     assert "stage host_key: wanted b-001 with the SSH host key ssh-ed25519 SHA256:" in said
     assert "found SHA256:another presented by its sshd: nothing was sent to it" in said
 
