@@ -1,9 +1,9 @@
 # Copyright: flux.burst contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Requests and responses held against Google's own discovery document of Compute Engine v1.
+"""Requests and responses held against Google's own discovery documents, of Compute Engine v1 above all.
 
-The document comes with google-api-python-client; the server does without where that is not installed.
+The documents come with google-api-python-client; the server does without where that is not installed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from urllib.parse import unquote
 Schema = Mapping[str, Any]
 
 ROOT = "/compute/v1/"
-DOCUMENT = Path("discovery_cache", "documents", "compute.v1.json")
+DOCUMENTS = Path("discovery_cache", "documents")
 RANGES = {
     "int32": (-(2**31), 2**31 - 1),
     "uint32": (0, 2**32 - 1),
@@ -63,15 +63,16 @@ class Context:
 
 
 class Discovery:
-    """The document, indexed. Method ids have no "compute." in front: "instances.insert"."""
+    """A document, indexed. Method ids have no "compute." in front: "instances.insert"."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self.schemas: Mapping[str, Schema] = document["schemas"]
         self.common: Mapping[str, Any] = document["parameters"]
         self.methods: dict[str, Mapping[str, Any]] = {}
         self._index: dict[tuple[str, int], list[tuple[str, re.Pattern[str]]]] = {}
+        self.api = document["name"]
         for method in _methods(document):
-            name, path = method["id"].removeprefix("compute."), method["flatPath"]
+            name, path = method["id"].removeprefix(f"{self.api}."), method["flatPath"]
             self.methods[name] = method
             pattern = re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path))
             place = (method["httpMethod"], path.count("/"))
@@ -100,7 +101,7 @@ class Discovery:
         """Return what is wrong with a request. strict: also what Google would only ignore."""
         spec = self.methods.get(method)
         if spec is None:
-            return [Problem("notFound", f"compute.{method} is no method of Compute Engine v1")]
+            return [Problem("notFound", f"{self.api}.{method} is no method of {self.api} v1")]
         problems = list(self._parameters(spec, query, path or {}))
         if "request" in spec and body is None:
             problems.append(Problem("required", "Required field 'resource' not specified"))
@@ -255,11 +256,11 @@ def _error_problems(status: int, body: Any) -> list[str]:
     return []
 
 
-def load() -> Discovery | None:
-    """Return Google's document, or None where google-api-python-client is not installed."""
+def load(api: str = "compute") -> Discovery | None:
+    """Return Google's document of an API, or None where google-api-python-client is not installed."""
     found = importlib.util.find_spec("googleapiclient")
     for place in (found.submodule_search_locations or ()) if found else ():
-        path = Path(place) / DOCUMENT
+        path = Path(place) / DOCUMENTS / f"{api}.v1.json"
         if path.exists():
             return Discovery(json.loads(path.read_text()))
     return None
