@@ -13,49 +13,45 @@ import ssl
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import web
 
-from sandbox.server import catalog, permissions, validate
+from sandbox.server import catalog, gke, permissions, validate
 from sandbox.server.api import parse_json
 from sandbox.server.errors import ApiError, invalid, required
 from sandbox.server.firewalls import lets_in
-from sandbox.server.kube import discovery
+from sandbox.server.gke import Place
 from sandbox.server.kube.app import KubeApp
-from sandbox.server.kube.controllers import condition, fill
+from sandbox.server.kube.controllers import fill
 from sandbox.server.kube.kinds import KINDS
 from sandbox.server.kube.reconciler import Controllers, Forward, Pods
+from sandbox.server.kube.selectors import selects
 from sandbox.server.kube.store import Store
 from sandbox.server.oauth import Tokens
-from sandbox.server.state import Cloud, Key, Resource, check_labels, parse_reference
+from sandbox.server.state import Cloud, Key, Resource, parse_reference
 
 log = logging.getLogger("sandbox.container")
 
 ROOT = "/v1/"
 LOOPBACK = "127.0.0.1"
-BASE = "https://container.googleapis.com/v1"
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
-SECONDS = {"CREATE_CLUSTER": 4.0, "DELETE_CLUSTER": 2.0, "UPDATE_CLUSTER": 1.0}
+SECONDS = {
+    "CREATE_CLUSTER": 4.0,
+    "DELETE_CLUSTER": 2.0,
+    "UPDATE_CLUSTER": 1.0,
+    "SET_NODE_POOL_SIZE": 2.0,
+}
 """How long operations take with --latency real; those of a real GKE take minutes."""
 EXTERNAL = [f"203.0.113.{number}" for number in range(10, 20)]
 EXTERNAL += [f"198.51.100.{number}" for number in range(1, 255)]
 """The external addresses of nodes, the sandbox's usual address of the lead first."""
-NODE_CONFIG = {
-    "machineType": "e2-medium",
-    "diskSizeGb": 100,
-    "diskType": "pd-balanced",
-    "imageType": "COS_CONTAINERD",
-    "serviceAccount": "default",
-    "metadata": {"disable-legacy-endpoints": "true"},
-}
+INTERNAL = [f"10.128.0.{number}" for number in range(2, 255)]
+POOL_LABEL, ZONE_LABEL = "cloud.google.com/gke-nodepool", "topology.kubernetes.io/zone"
 SYSTEM_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 
-Place = tuple[str, str, str]
-"""Project, location and name of a cluster or of an operation."""
 Segment = tuple[str, str, int]
 """A segment, and a node's address and port, as the segment's machines reach it."""
 
@@ -79,6 +75,7 @@ class Call:
 
     place: Place
     body: Resource
+    pool: str
 
 
 class Container:
@@ -107,10 +104,26 @@ class Container:
             "clusters.create": ("POST", "clusters", self._create),
             "clusters.get": ("GET", "clusters/NAME", self._get),
             "clusters.delete": ("DELETE", "clusters/NAME", self._delete),
+            "clusters.update": ("PUT", "clusters/NAME", self._change(gke.update)),
+            "clusters.setAddons": (
+                "POST",
+                "clusters/NAME:setAddons",
+                self._change(gke.set_addons),
+            ),
+            "clusters.setNetworkPolicy": (
+                "POST",
+                "clusters/NAME:setNetworkPolicy",
+                self._change(gke.set_network_policy),
+            ),
             "clusters.setResourceLabels": (
                 "POST",
                 "clusters/NAME:setResourceLabels",
-                self._set_labels,
+                self._change(gke.set_labels),
+            ),
+            "clusters.nodePools.setSize": (
+                "POST",
+                "clusters/NAME/nodePools/NAME:setSize",
+                self._set_size,
             ),
             "operations.list": ("GET", "operations", self._list_operations),
             "operations.get": ("GET", "operations/NAME", self._operation),
@@ -135,7 +148,7 @@ class Container:
         found = self._match(verb, rest)
         if found is None:
             raise ApiError(404, "notFound", f"The sandbox does not serve {verb} {path}")
-        method, name = found
+        method, names = found
         if body is not None and not isinstance(body, dict):
             raise ApiError(400, "parseError", "Parse Error")
         if self.document is not None:
@@ -147,18 +160,18 @@ class Container:
             raise ApiError(404, "notFound", f"Not found: projects/{project}.")
         if location not in (*catalog.ZONES, *catalog.REGIONS, "-"):
             raise ApiError(400, "badRequest", f'Location "{location}" does not exist.')
-        permission = f"container.{method}".replace("setResourceLabels", "update")
+        permission = _permission(method)
         if not permissions.granted(self.cloud, permission):
             why = f'Required "{permission}" permission(s) for "projects/{project}".'
             raise ApiError(403, "forbidden", why)
-        return self._methods[method][2](Call((project, location, name), body or {}))
+        return self._methods[method][2](Call((project, location, names[0]), body or {}, names[1]))
 
-    def _match(self, verb: str, rest: str) -> tuple[str, str] | None:
-        """Return the method that serves a path below a location, and the name in the path or ""."""
+    def _match(self, verb: str, rest: str) -> tuple[str, list[str]] | None:
+        """Return the method that serves a path below a location, and the names in the path, at least two."""
         for method, (wanted, pattern, _unused) in self._methods.items():
             found = re.fullmatch(pattern.replace("NAME", "([^/:]+)"), rest)
             if wanted == verb and found:
-                return method, unquote(found[1]) if found.groups() else ""
+                return method, [*map(unquote, found.groups()), "", ""]
         return None
 
     def _existing(self, call: Call) -> Cluster:
@@ -222,66 +235,10 @@ class Container:
             await self._forward()
 
         controllers = Controllers(store, self.pods, forward, self._elapse)
-        cluster = Cluster(place, self._resource(place, wanted), store, controllers)
+        network = self._network(project, wanted.get("network", "default"))
+        cluster = Cluster(place, gke.resource(place, wanted, network), store, controllers)
         self.clusters[place] = cluster
         return self._start(place, "CREATE_CLUSTER", lambda: self._open(cluster))
-
-    def _resource(self, place: Place, wanted: Resource) -> Resource:
-        project, location, name = place
-        zones = [location] if location in catalog.ZONES else list(catalog.REGIONS[location][:3])
-        region = catalog.ZONES[zones[0]]
-        network = self._network(project, wanted.get("network", "default"))
-        link = f"{BASE}/projects/{project}/{_scope(location)}/{location}/clusters/{name}"
-        subnetwork = wanted.get("subnetwork", network.name).rpartition("/")[2]
-        count = wanted.get("initialNodeCount", 0)
-        pools = wanted.get("nodePools") or [
-            {
-                "name": "default-pool",
-                "initialNodeCount": count,
-                "config": wanted.get("nodeConfig", {}),
-            }
-        ]
-        shown = [
-            {
-                **pool,
-                "config": {**NODE_CONFIG, **pool.get("config", {})},
-                "locations": zones,
-                "selfLink": f"{link}/nodePools/{pool['name']}",
-                "status": "PROVISIONING",
-                "version": discovery.GKE.removeprefix("v"),
-            }
-            for pool in pools
-        ]
-        every = sum(pool.get("initialNodeCount", 0) * len(zones) for pool in pools)
-        return {
-            **wanted,
-            "resourceLabels": check_labels(wanted.get("resourceLabels"), "cluster.resource_labels"),
-            "name": name,
-            "id": uuid.uuid4().hex,
-            "selfLink": link,
-            "location": location,
-            "zone": location,
-            "locations": zones,
-            "network": network.name,
-            "subnetwork": subnetwork,
-            "networkConfig": {
-                **wanted.get("networkConfig", {}),
-                "network": network.path,
-                "subnetwork": f"projects/{project}/regions/{region}/subnetworks/{subnetwork}",
-            },
-            "nodePools": shown,
-            "nodeConfig": shown[0]["config"],
-            "initialNodeCount": pools[0].get("initialNodeCount", 0),
-            "currentNodeCount": every,
-            "currentMasterVersion": discovery.GKE.removeprefix("v"),
-            "currentNodeVersion": discovery.GKE.removeprefix("v"),
-            "initialClusterVersion": discovery.GKE.removeprefix("v"),
-            "clusterIpv4Cidr": "10.116.0.0/14",
-            "servicesIpv4Cidr": "34.118.224.0/20",
-            "createTime": _now(),
-            "status": "PROVISIONING",
-            "labelFingerprint": uuid.uuid4().hex[:8],
-        }
 
     def _network(self, project: str, value: str) -> Key:
         """Return the key of a cluster's network. The one called default is there as in every new project."""
@@ -318,25 +275,37 @@ class Container:
         )
 
     def _nodes(self, cluster: Cluster) -> None:
+        """Bring the nodes of a cluster to their number."""
+        kind, store = KINDS["", "nodes"], cluster.store
+        for pool in cluster.resource["nodePools"]:
+            pool.setdefault("etag", uuid.uuid4().hex)
+            for zone in pool["locations"]:
+                labels = {POOL_LABEL: pool["name"], ZONE_LABEL: zone}
+                here = [it for it in store.all(kind.table) if selects(labels, it)]
+                for gone in here[pool["initialNodeCount"] :]:
+                    store.remove(kind, gone)
+                for _unused in range(pool["initialNodeCount"] - len(here)):
+                    self._node(cluster, pool, zone)
+        every = store.all(kind.table)
+        cluster.resource.update(
+            currentNodeCount=len(every),
+            initialNodeCount=cluster.resource["nodePools"][0]["initialNodeCount"],
+        )
+
+    def _node(self, cluster: Cluster, pool: Resource, zone: str) -> None:
         used = {
             address["address"]
             for other in self.clusters.values()
-            for node in other.store.all(("", "nodes"))
-            for address in node["status"]["addresses"]
+            for it in other.store.all(("", "nodes"))
+            for address in it["status"]["addresses"]
         }
-        free = (address for address in EXTERNAL if address not in used)
-        kind, store, resource = KINDS["", "nodes"], cluster.store, cluster.resource
-        inner = 2
-        for pool in resource["nodePools"]:
-            group = uuid.uuid4().hex[:8]
-            for zone in pool["locations"]:
-                for _unused in range(pool.get("initialNodeCount", 0)):
-                    name = f"gke-{resource['name'][:20]}-{pool['name'][:20]}-{group}-{uuid.uuid4().hex[:4]}"
-                    node = store.create(kind, "", _node(name, zone, pool, cluster.place[0]))
-                    store.set_status(
-                        kind, node, _node_status(name, f"10.128.0.{inner}", next(free))
-                    )
-                    inner += 1
+        outer = next(address for address in EXTERNAL if address not in used)
+        inner = next(it for it in INTERNAL if it not in used)
+        words = (cluster.place[2][:20], pool["name"][:20], pool["etag"][:8], uuid.uuid4().hex[:4])
+        name = f"gke-{'-'.join(words)}"
+        kind, store = KINDS["", "nodes"], cluster.store
+        node = store.create(kind, "", gke.node(name, zone, pool, cluster.place[0]))
+        store.set_status(kind, node, gke.node_status(name, inner, outer))
 
     async def _forward(self) -> None:
         """Let the machines of every segment reach what firewall rules let them reach of nodes' ports."""
@@ -376,28 +345,38 @@ class Container:
         if cluster.runner:
             await cluster.runner.cleanup()
 
-    def _set_labels(self, call: Call) -> Resource:
+    def _change(self, what: Callable[[Resource, Resource], None]) -> Callable[[Call], Resource]:
+        def handle(call: Call) -> Resource:
+            what(self._settled(call).resource, call.body)
+            return self._start(call.place, "UPDATE_CLUSTER", None)
+
+        return handle
+
+    def _set_size(self, call: Call) -> Resource:
         cluster = self._settled(call)
-        if call.body.get("labelFingerprint") != cluster.resource["labelFingerprint"]:
-            raise ApiError(
-                400, "failedPrecondition", "Labels could not be set due to fingerprint mismatch."
-            )
-        labels = check_labels(call.body.get("resourceLabels"), "resource_labels")
-        cluster.resource.update(resourceLabels=labels, labelFingerprint=uuid.uuid4().hex[:8])
-        return self._start(call.place, "UPDATE_CLUSTER", None)
+        pools = [pool for pool in cluster.resource["nodePools"] if pool["name"] == call.pool]
+        if not pools:
+            raise ApiError(404, "notFound", f"Not found: node pool {call.pool}.")
+        count = call.body.get("nodeCount", 0)
+
+        async def resize() -> None:
+            pools[0]["initialNodeCount"] = count
+            self._nodes(cluster)
+
+        return self._start(call.place, "SET_NODE_POOL_SIZE", resize)
 
     def _start(self, target: Place, what: str, work: Callable[[], Any] | None) -> Resource:
         """Begin an operation on a cluster and return it."""
         project, location, cluster = target
         name = f"operation-{uuid.uuid4()}"
-        base = f"{BASE}/projects/{catalog.NUMBERS[project]}/{_scope(location)}/{location}"
+        base = f"{gke.BASE}/projects/{catalog.NUMBERS[project]}/{gke.scope(location)}/{location}"
         operation: Resource = {
             "name": name,
             "operationType": what,
             "status": "RUNNING",
             "location": location,
             "zone": location,
-            "startTime": _now(),
+            "startTime": gke.now(),
             "selfLink": f"{base}/operations/{name}",
             "targetLink": f"{base}/clusters/{cluster}",
         }
@@ -411,7 +390,7 @@ class Container:
             except Exception as error:
                 log.exception("operation %s on %s", what, cluster)
                 operation["error"] = {"code": 13, "message": f"sandbox: {error!r}"}
-            operation.update(status="DONE", endTime=_now())
+            operation.update(status="DONE", endTime=gke.now())
 
         task = asyncio.ensure_future(run())
         self._tasks.add(task)
@@ -430,51 +409,7 @@ class Container:
             await self._shut(cluster)
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat()
-
-
-def _scope(location: str) -> str:
-    return "zones" if location in catalog.ZONES else "regions"
-
-
-def _node(name: str, zone: str, pool: Resource, project: str) -> Resource:
-    region = catalog.ZONES[zone]
-    return {
-        "metadata": {
-            "name": name,
-            "labels": {
-                **pool["config"].get("labels", {}),
-                "beta.kubernetes.io/arch": "amd64",
-                "cloud.google.com/gke-nodepool": pool["name"],
-                "kubernetes.io/arch": "amd64",
-                "kubernetes.io/hostname": name,
-                "kubernetes.io/os": "linux",
-                "node.kubernetes.io/instance-type": pool["config"]["machineType"],
-                "topology.kubernetes.io/region": region,
-                "topology.kubernetes.io/zone": zone,
-            },
-        },
-        "spec": {"providerID": f"gce://{project}/{zone}/{name}", "podCIDR": "10.116.0.0/24"},
-    }
-
-
-def _node_status(name: str, inner: str, outer: str) -> Resource:
-    return {
-        "addresses": [
-            {"type": "InternalIP", "address": inner},
-            {"type": "ExternalIP", "address": outer},
-            {"type": "Hostname", "address": name},
-        ],
-        "conditions": [condition("Ready", "KubeletReady", "kubelet is posting ready status")],
-        "capacity": {"cpu": "4", "memory": "16Gi", "pods": "110"},
-        "allocatable": {"cpu": "3920m", "memory": "13Gi", "pods": "110"},
-        "nodeInfo": {
-            "architecture": "amd64",
-            "operatingSystem": "linux",
-            "osImage": "Container-Optimized OS from Google",
-            "kernelVersion": "6.6.0+",
-            "containerRuntimeVersion": "containerd://2.0.0",
-            "kubeletVersion": discovery.GKE,
-        },
-    }
+def _permission(method: str) -> str:
+    """Return the IAM permission that a method needs: all changes of a cluster need one and the same."""
+    kind, _unused, verb = method.partition(".")
+    return f"container.{kind}.{verb if verb in ('create', 'delete', 'get', 'list') else 'update'}"

@@ -284,13 +284,18 @@ class KubeApp:
             raise bad_request(f"container {container} is not valid for pod {target.name}")
         if request.headers.get("Upgrade", "").lower() != "websocket":
             raise bad_request("the sandbox's exec speaks WebSocket: use kubectl 1.31 or newer")
-        command = await self.machines.command(pod, words)
         socket = web.WebSocketResponse(protocols=PROTOCOLS, compress=False, max_msg_size=BODY_LIMIT)
         await socket.prepare(request)
         wanted = {
             name: query.get(name) in ("1", "true") for name in ("stdin", "stdout", "stderr", "tty")
         }
-        await Session(socket, Streams(**wanted)).run(command)
+        session = Session(socket, Streams(**wanted))
+        try:
+            command = await self.machines.command(pod, words)
+        except KubeError as error:
+            await session.refuse(error.message)
+        else:
+            await session.run(command)
         return socket
 
 
