@@ -64,8 +64,8 @@ from ansible_collections.flux.burst.plugins.plugin_utils._specification import (
 
 GROUP = "flux_lead"
 DEFAULTS = {
-    "burst_name": "flux-burst",
     "burst_directory": None,
+    "lead_gke_cluster": "flux-cluster",
     "lead_gke_kubeconfig": "",
     "lead_gke_namespace": "default",
     "lead_gke_minicluster": "flux-sample",
@@ -118,7 +118,7 @@ def kubeconfig_of(spec: dict[str, Any]) -> Path:
     """Return where the kubeconfig is that the playbook writes, or the one that is given."""
     if spec["lead_gke_kubeconfig"]:
         return Path(spec["lead_gke_kubeconfig"]).expanduser()
-    return _burst_directory.top_of(spec["burst_directory"]) / spec["burst_name"] / "kubeconfig"
+    return _burst_directory.top_of(spec["burst_directory"]) / f"kubeconfig-{spec['lead_gke_cluster']}"
 
 
 def host_variables(

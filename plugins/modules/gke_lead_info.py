@@ -52,7 +52,7 @@ seealso:
 EXAMPLES = r"""
 - name: Find the lead
   flux.burst.gke_lead_info:
-    kubeconfig: ~/.ansible/flux_burst/flux-burst/kubeconfig
+    kubeconfig: ~/.ansible/flux_burst/kubeconfig-flux-cluster
     minicluster: flux-sample
     timeout: 300
   register: lead
