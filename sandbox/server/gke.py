@@ -23,6 +23,7 @@ NODE_CONFIG = {
     "serviceAccount": "default",
     "metadata": {"disable-legacy-endpoints": "true"},
 }
+IDS = ("bootID", "machineID", "systemUUID")
 
 Place = tuple[str, str, str]
 """Project, location and name of a cluster or of an operation."""
@@ -136,6 +137,8 @@ def node_status(name: str, inner: str, outer: str) -> Resource:
             "kernelVersion": "6.6.0+",
             "containerRuntimeVersion": "containerd://2.0.0",
             "kubeletVersion": discovery.GKE,
+            "kubeProxyVersion": discovery.GKE,
+            **{word: str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{word}.{name}")) for word in IDS},
         },
     }
 

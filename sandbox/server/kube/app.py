@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,6 +22,8 @@ from sandbox.server.kube.kinds import Kind, Object
 from sandbox.server.kube.selectors import matching
 from sandbox.server.kube.store import Change, Store, Wish
 from sandbox.server.kube.tables import table
+
+log = logging.getLogger("sandbox.kube")
 
 BODY_LIMIT = 16 << 20
 PATCHES = (
@@ -82,6 +85,10 @@ class KubeApp:
             return await self._serve(request)
         except KubeError as error:
             return web.json_response(error.status(), status=error.code)
+        except Exception as error:
+            log.exception("%s %s", request.method, request.path)
+            failure = KubeError(500, "InternalError", f"sandbox: {error!r}")
+            return web.json_response(failure.status(), status=500)
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         path = request.path.rstrip("/") or "/"
