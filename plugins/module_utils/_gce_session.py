@@ -34,7 +34,7 @@ INSTANCE_FIELDS = (
 )
 NOT_FOUND = 404
 JSON = "application/json"
-VERBS = {"GET": "read", "POST": "ask for", "DELETE": "delete"}
+VERBS = {"GET": "read", "POST": "ask for", "PUT": "change", "DELETE": "delete"}
 
 
 class GceSession:
@@ -218,6 +218,13 @@ class OsLoginSession(GceSession):
 
     service, root = "OS Login", "v1"
     advice = "check burst_os_login_account, and that the OS Login API is enabled"
+
+
+class ContainerSession(GceSession):
+    """Requests of one endpoint of Kubernetes Engine's API."""
+
+    service, root = "Kubernetes Engine", "v1"
+    advice = "check the project, the location and the name, and that the Kubernetes Engine API is enabled"
 
 
 def last_part(url: str) -> str:

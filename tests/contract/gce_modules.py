@@ -11,6 +11,7 @@ import os
 import runpy
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,15 @@ def _module(name: str, taken: Path, printed: Path, environment: dict[str, str]) 
     runpy.run_module(f"ansible_collections.flux.burst.plugins.modules.{name}", None, "__main__")
 
 
+def ran(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a module returns; it must end with exit_json or fail_json, not a traceback."""
+    code, output = forked(name, json.dumps({"ANSIBLE_MODULE_ARGS": arguments}))
+    assert output.strip().startswith("{"), output
+    result: dict[str, Any] = json.loads(output)
+    assert ("failed" in result) == (code != 0)
+    return result
+
+
 class Modules:
     """Runs modules of one burst against a server; always has options that each of them is given."""
 
@@ -65,7 +75,7 @@ class Modules:
         self.server, self.burst, self.always = server, burst, always
 
     def run(self, name: str, /, *, check: bool = False, **options: Any) -> dict[str, Any]:
-        """Return what a module returns; it must end with exit_json or fail_json, not a traceback."""
+        """Return what a module returns, as `ran` does."""
         server = self.server
         arguments = {
             **({"burst": self.burst} if self.burst else {}),
@@ -77,11 +87,7 @@ class Modules:
             **self.always,
             **options,
         }
-        code, output = forked(name, json.dumps({"ANSIBLE_MODULE_ARGS": arguments}))
-        assert output.strip().startswith("{"), output
-        result: dict[str, Any] = json.loads(output)
-        assert ("failed" in result) == (code != 0)
-        return result
+        return ran(name, arguments)
 
     def network(self, **options: Any) -> dict[str, Any]:
         """Run gce_network."""
