@@ -118,7 +118,9 @@ def kubeconfig_of(spec: dict[str, Any]) -> Path:
     """Return where the kubeconfig is that the playbook writes, or the one that is given."""
     if spec["lead_gke_kubeconfig"]:
         return Path(spec["lead_gke_kubeconfig"]).expanduser()
-    return _burst_directory.top_of(spec["burst_directory"]) / f"kubeconfig-{spec['lead_gke_cluster']}"
+    return (
+        _burst_directory.top_of(spec["burst_directory"]) / f"kubeconfig-{spec['lead_gke_cluster']}"
+    )
 
 
 def host_variables(
