@@ -170,6 +170,15 @@ def test_a_pod_that_is_deleted_comes_back_elsewhere(kubectl: Kubectl) -> None:
     assert after["spec"]["nodeName"] != before["spec"]["nodeName"]
 
 
+def test_no_pod_comes_to_a_cordoned_node(kubectl: Kubectl) -> None:
+    kubectl.done("cordon", "--selector=kubernetes.io/os=linux")
+    [free, *_others] = [node["metadata"]["name"] for node in kubectl.items("nodes")]
+    kubectl.done("uncordon", free)
+    kubectl.done("apply", "-f", "-", stdin=text(MINICLUSTER))
+    assert lead_pod(kubectl)["spec"]["nodeName"] == free
+    kubectl.done("uncordon", "--selector=kubernetes.io/os=linux")
+
+
 def test_what_a_minicluster_made_goes_with_it(kubectl: Kubectl) -> None:
     kubectl.done("apply", "-f", "-", stdin=text(MINICLUSTER))
     lead_pod(kubectl)

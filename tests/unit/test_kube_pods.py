@@ -145,6 +145,24 @@ async def test_a_port_leads_nowhere_without_its_pod(container: Container) -> Non
     await until(lambda: forwards(container) == {})
 
 
+async def test_with_a_local_policy_only_the_pods_own_node_leads_to_it(container: Container) -> None:
+    rule(container.cloud)
+    store = container.clusters[PLACE].store
+    node = store.all(("", "nodes"))[0]
+    pod = store.get(KINDS["", "pods"], "default", "lead")
+    spec = {**pod["spec"], "nodeName": node["metadata"]["name"]}
+    store.update(KINDS["", "pods"], pod, {**pod, "spec": spec})
+    service = store.get(KINDS["", "services"], "default", "lead")
+    local = {**service["spec"], "externalTrafficPolicy": "Local"}
+    store.update(KINDS["", "services"], service, {**service, "spec": local})
+    [address] = [it["address"] for it in node["status"]["addresses"] if it["type"] == "ExternalIP"]
+    await until(lambda: [key[1] for key in forwards(container)] == [address])
+    # A node that goes takes its pods with it.
+    store.remove(KINDS["", "nodes"], node)
+    await until(lambda: forwards(container) == {})
+    assert store.find(("", "pods"), "default", "lead") is None
+
+
 async def test_a_pods_machine_never_takes_the_place_of_the_sandboxs_own_lead() -> None:
     cloud = Cloud(Noting())
     pods = PodMachines(cloud, lambda: "ssh-ed25519 AAAA x")
@@ -164,6 +182,7 @@ async def test_the_pods_of_one_minicluster_know_each_others_addresses() -> None:
     class Keeping(Noting):
         def create(self, spec: MachineSpec) -> None:
             made.append(spec)
+            super().create(spec)
 
     pods = PodMachines(Cloud(Keeping()), lambda: "ssh-ed25519 AAAA x")
     certificate = pods.certificate()
