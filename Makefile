@@ -3,11 +3,12 @@ PYTHON ?= python3
 FLUX ?= auto
 BIN := .venv/bin
 
-.PHONY: help burst teardown down test lint bench bench-queue bench-compute bench-nodes setup setup-test clean
+.PHONY: help burst teardown down lead-gke test lint bench bench-queue bench-compute bench-nodes setup setup-test clean
 help:
 	@echo "make burst      a whole burst on this machine, in the sandbox (FLUX=real|standin chooses the Flux)"
 	@echo "make teardown   drain, stop and delete what the burst made; the sandbox stays up"
 	@echo "make down       take the sandbox away"
+	@echo "make lead-gke   a lead in GKE and a burst from it, in a sandbox of their own (fetches kubernetes.core)"
 	@echo "make test       every test and check"
 	@echo "make lint       the checkers alone"
 	@echo "make bench      every measurement beside a peer; bench-queue: the Flux side alone (needs the real Flux),"
@@ -28,6 +29,10 @@ teardown: setup
 
 down: setup
 	@$(BIN)/python -m sandbox down
+
+lead-gke:
+	@$(PYTHON) tools/setup.py requirements-gke.txt
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m sandbox.demo lead-gke --flux $(FLUX)
 
 test: setup-test
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
