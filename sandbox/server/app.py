@@ -226,7 +226,10 @@ class Frontend:
     async def status(self, request: web.Request) -> web.Response:
         """Say what there is."""
         cloud = self.api.cloud
-        projects = {project: _project(cloud, project) for project in cloud.projects()}
+        projects = {
+            project: {**_project(cloud, project), **self.container.told(project)}
+            for project in cloud.projects()
+        }
         site = [
             {"name": it["name"], "address": it["address"], "status": it["status"]}
             for it in _instances(cloud, catalog.SITE_PROJECT)

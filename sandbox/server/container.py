@@ -400,6 +400,11 @@ class Container:
     async def _elapse(self, seconds: float) -> None:
         await asyncio.sleep(seconds if self.real else 0.0)
 
+    def told(self, project: str) -> dict[str, list[str]]:
+        """Return what the sandbox's status says of a project's clusters: nothing where it has none."""
+        found = sorted(name for owner, _unused, name in self.clusters if owner == project)
+        return {"clusters": found} if found else {}
+
     async def stop(self) -> None:
         """End all clusters."""
         for task in list(self._tasks):

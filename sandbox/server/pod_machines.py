@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable
 
@@ -15,6 +16,7 @@ from sandbox.server import site_project
 from sandbox.server.kube.minicluster import MiniCluster
 from sandbox.server.state import Cloud
 
+INIT_SECONDS = 20.0
 FIRST, OTHERS = 10, 20
 """The last number of the first pod's address where no lead was there before, and where one was."""
 
@@ -76,10 +78,23 @@ class PodMachines:
         self._started.add(spec.name)
         try:
             await self.cloud.thread(self.cloud.backend.create, spec)
+            await self._wait(spec)
         except MachineError:
             await self.stop(spec.name)
             raise
         site_project.running(self.cloud)
+
+    async def _wait(self, spec: MachineSpec) -> None:
+        """Return when a machine's init runs, from when on commands run in it. Raises MachineError."""
+        running = self.cloud.backend.running
+        try:
+            async with asyncio.timeout(INIT_SECONDS):
+                while not await self.cloud.thread(running, spec.project, spec.name):
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise MachineError(
+                f"wanted {spec.name} running within {INIT_SECONDS:.0f} s, found it dead: see logs {spec.name}"
+            ) from None
 
     async def stop(self, hostname: str) -> None:
         """Delete a machine that was started here."""

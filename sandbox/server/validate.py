@@ -22,7 +22,11 @@ from urllib.parse import unquote
 
 Schema = Mapping[str, Any]
 
-ROOT = "/compute/v1/"
+APIS = {
+    "compute": (re.compile("/compute/v1/"), "/compute/v1/"),
+    "container": (re.compile("/v1/projects/[^/:]+/locations/"), "/"),
+}
+"""Which paths are whose, and what of them a document's paths do not have."""
 DOCUMENTS = Path("discovery_cache", "documents")
 RANGES = {
     "int32": (-(2**31), 2**31 - 1),
@@ -269,29 +273,36 @@ def load(api: str = "compute") -> Discovery | None:
 def check_log(path: str | Path) -> list[str]:
     """Return what is wrong with the calls in a request log, one line each; [] is a clean log.
 
-    Each call has to be a method of the discovery document, with the parameters, request and
+    Each call of an API in APIS has to be a method of its discovery document, with the parameters, request and
     response that it declares: nothing unknown, nothing output-only or missing in a request.
     Raises RuntimeError where the document is not installed.
     """
-    discovery = load()
-    if discovery is None:
+    documents = {api: load(api) for api in APIS}
+    if None in documents.values():
         raise RuntimeError(
             "wanted Google's discovery document, found none: install google-api-python-client"
         )
     problems = []
     for number, line in enumerate(Path(path).read_text().splitlines(), 1):
         record = json.loads(line)
-        if record["path"].startswith(ROOT):
-            where = f"{path}:{number}: {record['method']} {record['path']}"
-            problems += [f"{where}: {problem}" for problem in _record_problems(discovery, record)]
+        for api, (pattern, root) in APIS.items():
+            discovery = documents[api]
+            if discovery is not None and pattern.match(record["path"]):
+                where = f"{path}:{number}: {record['method']} {record['path']}"
+                below = record["path"].removeprefix(root)
+                found = _record_problems(discovery, record, below)
+                problems += [f"{where}: {problem}" for problem in found]
     return problems
 
 
-def _record_problems(discovery: Discovery, record: Mapping[str, Any]) -> list[str]:
-    found = discovery.match(record["method"], record["path"].removeprefix(ROOT))
+def _record_problems(discovery: Discovery, record: Mapping[str, Any], below: str) -> list[str]:
+    found = discovery.match(record["method"], below)
     if found is None:
-        return ["no method of Compute Engine v1"]
-    method, parameters = found
+        return [f"no method of {discovery.api} v1"]
+    method, parts = found
+    # A document may take several parts of a path as one parameter, "name" or "parent".
+    declared = discovery.methods[method].get("parameters", {})
+    parameters = {name: value for name, value in parts.items() if name in declared}
     query, body = record["query"], record["request"]
     asked = discovery.request_problems(method, query, body, parameters, strict=True)
     status = record["status"]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from compute_server import ComputeServer
+from compute_server import TOP, ComputeServer
 from google.auth.transport.requests import AuthorizedSession
 from google.oauth2 import service_account
 from kubernetes import client, config
@@ -26,57 +26,7 @@ LOCATION = "projects/sandbox-project/locations/us-central1-a"
 SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 PATIENCE = 10.0
 
-OPERATOR = """\
-apiVersion: v1
-kind: Namespace
-metadata: {name: operator-system}
----
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: miniclusters.flux-framework.org}
-spec:
-  group: flux-framework.org
-  names: {kind: MiniCluster, plural: miniclusters, singular: minicluster, listKind: MiniClusterList}
-  scope: Namespaced
-  versions:
-    - name: v1alpha2
-      served: true
-      storage: true
-      subresources: {status: {}}
-      schema:
-        openAPIV3Schema:
-          type: object
-          properties:
-            apiVersion: {type: string}
-            kind: {type: string}
-            metadata: {type: object}
-            spec:
-              type: object
-              required: [containers]
-              properties:
-                size: {type: integer, default: 1}
-                maxSize: {type: integer}
-                interactive: {type: boolean, default: false}
-                flux:
-                  type: object
-                  properties:
-                    bursting: {type: object, properties: {hostlist: {type: string}}}
-                containers:
-                  type: array
-                  items: {type: object, required: [image], properties: {image: {type: string}}}
-            status: {type: object, x-kubernetes-preserve-unknown-fields: true}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: operator-controller-manager, namespace: operator-system}
-spec:
-  selector: {matchLabels: {control-plane: controller-manager}}
-  template:
-    metadata: {labels: {control-plane: controller-manager}}
-    spec:
-      containers:
-        - {name: manager, image: "example.org/flux-operator:test"}
-"""
+OPERATOR = (TOP / "sandbox" / "flux-operator.yaml").read_text()
 HOSTLIST = "flux-sample-[0-3],gffw-compute-a-[001-003]"
 MINICLUSTER: dict[str, Any] = {
     "apiVersion": "flux-framework.org/v1alpha2",

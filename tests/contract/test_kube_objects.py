@@ -28,6 +28,42 @@ from kubernetes.dynamic import DynamicClient
 
 WHOLE = OPERATOR + "---\n" + text(MINICLUSTER, SERVICE)
 
+WIDGETS: dict[str, Any] = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "widgets.example.org"},
+    "spec": {
+        "group": "example.org",
+        "names": {"kind": "Widget", "plural": "widgets", "shortNames": ["wd"]},
+        "scope": "Namespaced",
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "additionalPrinterColumns": [
+                    {"name": "Size", "type": "integer", "jsonPath": ".spec.size"}
+                ],
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {
+                            "spec": {
+                                "type": "object",
+                                "required": ["size"],
+                                "properties": {
+                                    "size": {"type": "integer"},
+                                    "quick": {"type": "boolean", "default": False},
+                                },
+                            }
+                        },
+                    }
+                },
+            }
+        ],
+    },
+}
+
 
 @pytest.fixture(scope="module")
 def cluster(compute_server: ComputeServer, tmp_path_factory: pytest.TempPathFactory) -> Kubectl:
@@ -114,7 +150,7 @@ def test_without_the_operator_a_minicluster_has_no_pods(
     compute_server: ComputeServer, tmp_path: Path
 ) -> None:
     kubectl = make_cluster(compute_server, tmp_path / "config", "bare", nodes=1)
-    definitions = OPERATOR.rpartition("---")[0]
+    definitions = OPERATOR.rpartition("---\n")[0]
     kubectl.done("apply", "-f", "-", stdin=definitions)
     kubectl.done("apply", "-f", "-", stdin=text(MINICLUSTER))
     kubectl.done("apply", "-f", "-", stdin=text(SERVICE))
@@ -134,6 +170,15 @@ def test_a_pod_that_is_deleted_comes_back_elsewhere(kubectl: Kubectl) -> None:
     assert after["spec"]["nodeName"] != before["spec"]["nodeName"]
 
 
+def test_no_pod_comes_to_a_cordoned_node(kubectl: Kubectl) -> None:
+    kubectl.done("cordon", "--selector=kubernetes.io/os=linux")
+    [free, *_others] = [node["metadata"]["name"] for node in kubectl.items("nodes")]
+    kubectl.done("uncordon", free)
+    kubectl.done("apply", "-f", "-", stdin=text(MINICLUSTER))
+    assert lead_pod(kubectl)["spec"]["nodeName"] == free
+    kubectl.done("uncordon", "--selector=kubernetes.io/os=linux")
+
+
 def test_what_a_minicluster_made_goes_with_it(kubectl: Kubectl) -> None:
     kubectl.done("apply", "-f", "-", stdin=text(MINICLUSTER))
     lead_pod(kubectl)
@@ -141,18 +186,21 @@ def test_what_a_minicluster_made_goes_with_it(kubectl: Kubectl) -> None:
     assert kubectl.items("pods,jobs,services,configmaps") == []
 
 
-def test_a_minicluster_is_held_against_its_definition(kubectl: Kubectl) -> None:
-    wrong = {**MINICLUSTER, "spec": {**MINICLUSTER["spec"], "colour": "red"}}
-    said = kubectl.run("apply", "-f", "-", stdin=text(wrong)).stderr
-    assert 'unknown field "spec.colour"' in said
-    wrong = {**MINICLUSTER, "spec": {**MINICLUSTER["spec"], "size": "two"}}
-    said = kubectl.run("apply", "-f", "-", stdin=text(wrong)).stderr
-    assert "spec.size" in said and "must be of type integer" in said
-    kubectl.done(
-        "apply", "-f", "-", stdin=text({**MINICLUSTER, "spec": {"containers": [{"image": "x"}]}})
-    )
-    spec = kubectl.items("miniclusters")[0]["spec"]
-    assert (spec["size"], spec["interactive"]) == (1, False)
+def test_an_object_is_held_against_its_definition(kubectl: Kubectl) -> None:
+    kubectl.done("apply", "-f", "-", stdin=text(WIDGETS))
+    widget = {"apiVersion": "example.org/v1", "kind": "Widget", "metadata": {"name": "w"}}
+    for spec, why in (
+        ({"size": 1, "colour": "red"}, 'unknown field "spec.colour"'),
+        ({"size": "two"}, "spec.size must be of type integer"),
+        ({}, "spec.size: Required value"),
+    ):
+        said = kubectl.run("apply", "-f", "-", stdin=text({**widget, "spec": spec})).stderr
+        assert why in said
+    kubectl.done("apply", "-f", "-", stdin=text({**widget, "spec": {"size": 1}}))
+    assert kubectl.items("widgets")[0]["spec"] == {"size": 1, "quick": False}
+    assert kubectl.done("get", "wd").split() == ["NAME", "SIZE", "w", "1"]
+    kubectl.done("delete", "crd", "widgets.example.org")
+    assert kubectl.run("get", "widgets").returncode == 1
 
 
 def test_a_node_port_belongs_to_one_service(kubectl: Kubectl) -> None:

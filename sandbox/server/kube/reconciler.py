@@ -67,7 +67,7 @@ class Controllers:
         elapse: Callable[[float], Awaitable[None]],
     ) -> None:
         self.store, self.pods, self.forward, self.elapse = store, pods, forward, elapse
-        self._hosts: dict[str, str] = {}  # uid of a pod -> its machine
+        self._hosts: dict[str, str] = {}  # uid of a pod -> its machine, "" if it has none
         self._nodes: dict[tuple[str, str, int], str] = {}  # where an index was last
         self._tasks: set[asyncio.Task[None]] = set()
         self._locks: dict[str, asyncio.Lock] = {}
@@ -79,6 +79,7 @@ class Controllers:
             version = self.store.version
             try:
                 self._deployments()
+                self._evict()
                 self._miniclusters()
                 self._machines()
                 await self.forward(self.forwards())
@@ -89,10 +90,9 @@ class Controllers:
 
     async def stop(self) -> None:
         """Take all machines away."""
-        for task in list(self._tasks):
-            task.cancel()
+        # What boots now has to be there before it can be taken away.
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for host in set(self._hosts.values()):
+        for host in filter(None, self._hosts.values()):
             await self.pods.stop(host)
         self._hosts.clear()
 
@@ -117,6 +117,13 @@ class Controllers:
         thing = self.store.find(DEPLOYMENTS, namespace, name)
         if thing is not None:
             roll_out(self.store, thing)
+
+    def _evict(self) -> None:
+        """Remove the pods of nodes that are gone."""
+        nodes = {node["metadata"]["name"] for node in self.store.all(NODES)}
+        for pod in self.store.all(PODS):
+            if pod["spec"].get("nodeName") not in (None, *nodes):
+                self.store.remove(KINDS[PODS], pod)
 
     def _operated(self) -> bool:
         """Return whether the Flux Operator runs."""
@@ -165,7 +172,11 @@ class Controllers:
 
     def _place(self, job: Object, mini: MiniCluster, index: int) -> None:
         """Make the pod of an index, on another node than the one that it was on last."""
-        load = {node["metadata"]["name"]: 0 for node in self.store.all(NODES)}
+        load = {
+            node["metadata"]["name"]: 0
+            for node in self.store.all(NODES)
+            if not node["spec"].get("unschedulable")
+        }
         for pod in self.store.all(PODS):
             if pod["spec"].get("nodeName") in load and "job-name" in pod["metadata"]["labels"]:
                 load[pod["spec"]["nodeName"]] += 1
@@ -217,7 +228,8 @@ class Controllers:
         for job in self.store.all(JOBS):
             there.update({pod["metadata"]["uid"]: pod for pod in self._index_pods(job).values()})
         for uid in [uid for uid in self._hosts if uid not in there]:
-            self._spawn(self._stop(self._hosts.pop(uid)))
+            if host := self._hosts.pop(uid):
+                self._spawn(self._stop(host))
         for uid, pod in there.items():
             if uid not in self._hosts:
                 self._hosts[uid] = pod["spec"]["hostname"]
@@ -240,16 +252,19 @@ class Controllers:
         await self.elapse(1.0)
         mini = minicluster.read(thing)
         async with self._lock(pod["spec"]["hostname"]):
+            if self._now(pod) is None:
+                return
             try:
                 address = await self.pods.start(
                     mini, int(labels["job-index"]), config["data"]["curve.cert"]
                 )
             except MachineError as error:
                 log.warning("pod %s: %s", pod["metadata"]["name"], error)
-                why = condition(
-                    "PodReadyToStartContainers", "FailedCreatePodSandBox", str(error), False
-                )
-                self._set(pod, {"phase": "Pending", "conditions": [why], "message": str(error)})
+                self._set(pod, {"phase": "Pending", "message": str(error)})
+                # A machine of that name may be another pod's.
+                uid = pod["metadata"]["uid"]
+                self._hosts[uid] = ""
+                asyncio.get_running_loop().call_later(RETRY_SECONDS, self._hosts.pop, uid, None)
                 return
         node = self.store.find(NODES, "", pod["spec"]["nodeName"])
         inner = [it["address"] for it in (node or {}).get("status", {}).get("addresses", ())]
@@ -267,33 +282,36 @@ class Controllers:
 
     def _set(self, pod: Object, status: dict[str, Any]) -> None:
         """Change the status of a pod that may be gone by now."""
+        found = self._now(pod)
+        if found is not None:
+            self.store.set_status(KINDS[PODS], found, status)
+
+    def _now(self, pod: Object) -> Object | None:
+        """Return a pod as it is now; None where it is gone."""
         metadata = pod["metadata"]
         found = self.store.find(PODS, metadata["namespace"], metadata["name"])
-        if found is not None and found["metadata"]["uid"] == metadata["uid"]:
-            self.store.set_status(KINDS[PODS], found, status)
+        return found if found is not None and found["metadata"]["uid"] == metadata["uid"] else None
 
     def forwards(self) -> dict[Forward, Forward]:
         """Return what each node's port leads to: the first running pod that its service selects."""
-        nodes = [
-            it["address"]
-            for node in self.store.all(NODES)
-            for it in node["status"]["addresses"]
-            if it["type"] == "ExternalIP"
-        ]
+        nodes = {node["metadata"]["name"]: _external(node) for node in self.store.all(NODES)}
         found = {}
         for service in self.store.all(SERVICES):
-            space, spec = service["metadata"]["namespace"], service["spec"]
-            running = [
-                pod["status"]["podIP"]
-                for pod in self.store.all(PODS, space)
+            spec = service["spec"]
+            pods = [
+                pod
+                for pod in self.store.all(PODS, service["metadata"]["namespace"])
                 if selects(spec.get("selector", {}), pod) and pod.get("status", {}).get("podIP")
             ]
-            for port in spec.get("ports", ()) if running else ():
+            local = spec.get("externalTrafficPolicy") == "Local"
+            for port in spec.get("ports", ()) if pods else ():
                 # A port that is named would be looked up in the containers, which have none here.
-                if "nodePort" in port and isinstance(port["targetPort"], int):
-                    found.update(
-                        {(it, port["nodePort"]): (running[0], port["targetPort"]) for it in nodes}
-                    )
+                if "nodePort" not in port or not isinstance(port["targetPort"], int):
+                    continue
+                there = pods[0]["status"]["podIP"], port["targetPort"]
+                for name, address in nodes.items():
+                    if address and (not local or name == pods[0]["spec"].get("nodeName")):
+                        found[address, port["nodePort"]] = there
         return found
 
     async def command(self, pod: Object, words: list[str]) -> list[str]:
@@ -314,7 +332,12 @@ class Controllers:
         if phase != "Running":
             why = f"pod {name} does not have a host assigned or does not run: its phase is {phase}"
             raise KubeError(400, "BadRequest", why)
-        if host is None:
+        if not host:
             why = f"pod {name} is the sandbox's own part of the cluster: there is nothing to enter"
             raise KubeError(500, "InternalError", why)
         return host
+
+
+def _external(node: Object) -> str:
+    every = node.get("status", {}).get("addresses", ())
+    return next((it["address"] for it in every if it["type"] == "ExternalIP"), "")
