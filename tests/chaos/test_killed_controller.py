@@ -32,10 +32,10 @@ CALLS = 200
 
 
 @pytest.fixture(scope="module")
-def modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Modules]:
-    """The modules of one burst, against a server of their own."""
-    with serving(tmp_path_factory.mktemp("killed")) as server:
-        yield Modules(server)
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComputeServer]:
+    """A server of the module's own."""
+    with serving(tmp_path_factory.mktemp("killed")) as made:
+        yield made
 
 
 def up(modules: Modules) -> list[tuple[str, str, str]]:
@@ -79,7 +79,9 @@ MOMENTS = {
 }
 
 
-def test_a_burst_that_is_killed_at_any_call_is_finished_by_the_next_run(modules: Modules) -> None:
+def test_a_burst_that_is_killed_at_any_call_is_finished_by_the_next_run(
+    server: ComputeServer,
+) -> None:
     steps = [
         ("gce_network", {**gce_modules.NETWORK, **NETWORK}),
         ("gce_instances", {**gce_modules.MACHINES, **MACHINES}),
@@ -88,16 +90,18 @@ def test_a_burst_that_is_killed_at_any_call_is_finished_by_the_next_run(modules:
     for moment in MOMENTS:
         count = 0
         for index in range(0, CALLS, 1 if EVERY else SAMPLE):
-            killed = until_killed(modules, steps, Killer(modules.server, index, moment))
-            modules.server.faults()
-            before = ids(modules.server)
+            # Compute Engine remembers the requests of a burst for an hour: each time another one.
+            modules = Modules(server, f"{moment}-{index}")
+            killed = until_killed(modules, steps, Killer(server, index, moment))
+            server.faults()
+            before = ids(server)
             up(modules)
-            after = ids(modules.server)
+            after = ids(server)
             assert sorted(after) == HOSTS, (moment, index)
             assert before.items() <= after.items(), "a machine that was there is the same one"
             assert up(modules) == [], (moment, index)
             down(modules)
-            assert held(modules.server, MORE_PLACES) == [], (moment, index)
+            assert held(server, MORE_PLACES) == [], (moment, index)
             if not killed:
                 break
             count += 1
@@ -109,7 +113,7 @@ def test_a_burst_that_is_killed_at_any_call_is_finished_by_the_next_run(modules:
 
 
 def test_a_teardown_that_is_killed_at_any_call_is_finished_by_the_next_run(
-    modules: Modules,
+    server: ComputeServer,
 ) -> None:
     gone = {"state": "absent"}
     steps = [("gce_instances", gone), ("gce_network", {**gone, "region": "us-central1"})]
@@ -117,11 +121,13 @@ def test_a_teardown_that_is_killed_at_any_call_is_finished_by_the_next_run(
     for moment in MOMENTS:
         count = 0
         for index in range(0, CALLS, 1 if EVERY else SAMPLE):
+            # Compute Engine remembers the requests of a burst for an hour: each time another one.
+            modules = Modules(server, f"{moment}-{index}")
             up(modules)
-            killed = until_killed(modules, steps, Killer(modules.server, index, moment))
-            modules.server.faults()
+            killed = until_killed(modules, steps, Killer(server, index, moment))
+            server.faults()
             down(modules)
-            assert held(modules.server, MORE_PLACES) == [], (moment, index)
+            assert held(server, MORE_PLACES) == [], (moment, index)
             assert down(modules) == [], (moment, index)
             if not killed:
                 break
