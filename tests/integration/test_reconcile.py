@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from burst_sandbox import LEAD, Run, Sandbox, flux_kinds, sandbox_name, succeeded
+from burst_sandbox import LEAD, Run, Sandbox, bursting, flux_kinds, submit, succeeded
 
 pytestmark = pytest.mark.machines
 
@@ -21,18 +21,9 @@ AT_ONCE = ("-e", "burst_reconcile_patience=0")
 
 @pytest.fixture(scope="module", params=flux_kinds()[:1])
 def burst(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    """A burst of three machines, and a job that waits for ever and is claimed for it."""
-    made = Sandbox(sandbox_name("mend"), request.param)
-    made.command("down")
-    try:
-        succeeded(made.up())
-        words = ("flux", "submit", "-N", "4", "--cwd", "/tmp", "--setattr=burstable", "hostname")
-        succeeded(made.on_lead(*words))
-        succeeded(made.playbook("burst"))
+    """A burst of three machines."""
+    with bursting("mend", request.param) as made:
         yield made
-    finally:
-        down = made.command("down")
-    assert down.code == 0, down.output
 
 
 def reconcile(burst: Sandbox, *options: str) -> Run:
@@ -107,8 +98,7 @@ def test_they_are_mended_and_the_other_machine_serves_on(burst: Sandbox) -> None
 
 
 def test_a_burst_whose_machines_are_all_gone_leaves_nothing(burst: Sandbox) -> None:
-    wait = ("flux", "submit", "-N", "4", "--cwd", "/tmp", "--setattr=burstable", "hostname")
-    job = succeeded(burst.on_lead(*wait)).output.strip()
+    job = submit(burst, "-N", "4")
     claim = {"burst": "flux-burst", "jobs": [job], "ttl": 3600}
     words = ("flux_lead", "-b", "-m", "flux.burst.flux_job_claim", "-a", json.dumps(claim))
     succeeded(burst.run("ansible", *words))
