@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleActionFail
-from ansible_collections.flux.burst.plugins.action.flux_queue_info import condition
+from ansible_collections.flux.burst.plugins.action.flux_queue_info import condition, selected
 from ansible_collections.flux.burst.plugins.module_utils import _flux_queue, _flux_queue_read
 from ansible_collections.flux.burst.plugins.module_utils._flux_resource import Rank
 from hypothesis import given
@@ -303,6 +303,25 @@ def test_where_takes_the_jobs_for_which_it_is_true() -> None:
     takes = condition("job.nodes <= 8 and 'sim' in job.name")
     assert takes({"id": "f1", "nodes": 4, "name": "sim-1"})
     assert not takes({"id": "f1", "nodes": 9, "name": "sim-1"})
+
+
+def test_a_job_for_which_where_has_no_answer_stops_no_other() -> None:
+    takes = condition("job.attribute_value.zone == 'a'")
+    good = {"id": "f1", "attribute_value": {"zone": "a"}}
+    other = {"id": "f2", "attribute_value": {"zone": "b"}}
+    hostile = {"id": "f3", "attribute_value": "\x1b[2J"}
+    found, warnings = selected([hostile, good, other], takes)
+    assert found == [good]
+    [warning] = warnings
+    assert "fails for job f3" in warning
+    assert warning.endswith("it is left out")
+    assert warning.isprintable()
+
+
+def test_where_that_fails_for_every_job_is_wrong_itself() -> None:
+    with pytest.raises(AnsibleActionFail, match="which fails for job f1"):
+        selected([{"id": "f1"}, {"id": "f2"}], condition("job.nodess <= 8"))
+    assert selected([], condition("job.nodess <= 8")) == ([], [])
 
 
 def test_where_never_evaluates_the_text_of_a_job() -> None:
