@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ansible_collections.flux.burst.plugins.module_utils import _flux
+from ansible_collections.flux.burst.plugins.module_utils import _flux, _flux_answers
 from ansible_collections.flux.burst.plugins.module_utils._errors import FluxError
 
 FOLDER = "burst.claims"
 NAMESPACE = "primary"
-READDIR = 1
 APPEND = 32
 # The commit returns when it is on disk: a claim that was told survives the broker's death.
 SYNC = 4
@@ -62,8 +62,10 @@ def holder(log: str) -> Claim | None:
             if entry.get("release"):
                 held = None if held is not None and held.burst == burst else held
             elif held is None or held.burst == burst or held.until <= when:
-                held = Claim(burst, float(entry["until"]), str(entry.get("by", "")))
-        except (ValueError, KeyError, TypeError, AttributeError):
+                until = float(entry["until"])
+                if math.isfinite(until):
+                    held = Claim(burst, until, str(entry.get("by", "")))
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             continue
     return held
 
@@ -77,7 +79,7 @@ class Claims:
     def read(self, ids: Iterable[str] | None = None) -> dict[str, Claim]:
         """Return the claims on these jobs, or all; expired ones too. Raises FluxError."""
         try:
-            found = self._lookup(FOLDER, READDIR)["data"]
+            found = self._lookup(FOLDER, _flux_answers.READDIR)["data"]
         except FluxError as error:
             if error.errno != _flux.ENOENT:
                 raise
@@ -139,4 +141,8 @@ def _memo(claim: Claim | None) -> dict[str, Any] | None:
 
 
 def _text(entry: Mapping[str, Any]) -> str:
-    return base64.b64decode(entry["data"]).decode("utf-8", "replace")
+    """Return what an entry holds, "" for one that is not as ours are."""
+    try:
+        return base64.b64decode(entry["data"]).decode("utf-8", "replace")
+    except (KeyError, TypeError, ValueError):
+        return ""

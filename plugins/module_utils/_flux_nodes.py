@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -56,6 +55,7 @@ class Watch:
         self.drained: set[int] = set()
         self.events: dict[int, list[dict[str, Any]]] = {rank: [] for rank in self.ranks}
         self.seen: set[int] = set()
+        self.client = client
         self.stream = client.stream("resource.journal")
         while self._take(self.stream.next()):
             pass
@@ -65,7 +65,7 @@ class Watch:
         self._take(self.stream.next(limit))
 
     def _take(self, text: str | None) -> bool:
-        events = json.loads(text)["events"] if text else []
+        events = self.client.read("resource.journal", text)["events"] if text else []
         for event in events:
             self._note(event)
         return bool(events)
@@ -123,12 +123,18 @@ def lead_log(client: _flux.FluxClient, since: float) -> list[str]:
     while (text := stream.next()) is not None:
         # As in RFC 5424, but Flux writes severity * 8 + facility; what is below a warning (4) tells nothing.
         head, _unused, message = text.partition(" - - ")
-        fields = re.match(r"<(\d+)>\d+ (\S+)", head)
-        if not fields or int(fields[1]) // 8 > 4:
-            continue
-        if datetime.fromisoformat(fields[2].replace("Z", "+00:00")).timestamp() > since:
+        fields = re.match(r"<(\d{1,9})>\d+ (\S+)", head)
+        if fields and int(fields[1]) // 8 <= 4 and _epoch(fields[2]) > since:
             found.append(message.strip())
     return found
+
+
+def _epoch(text: str) -> float:
+    """Return a time of the lead's log in seconds since the epoch, 0 for one that cannot be read."""
+    try:
+        return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def speaking_of(lines: Iterable[str], host: str, rank: int) -> list[str]:
@@ -203,6 +209,23 @@ done
 exit 0
 """
 NO_DIRECTORY = "no directory "
+# Less than a command line may have on any Linux, with room for the rest of it.
+ARGUMENTS_BYTES = 1 << 16
+
+
+def _as_arguments(directories: Sequence[str]) -> list[str]:
+    """Return as many of the jobs' directories as a command line has room for, each in a line of its own.
+
+    A job's owner may have written anything: a line break in a name would pass for another finding.
+    """
+    found, room = [], ARGUMENTS_BYTES
+    for directory in directories:
+        room -= len(os.fsencode(directory)) + 1 if directory.isprintable() else 0
+        if room < 0:
+            break
+        if directory.isprintable():
+            found.append(directory)
+    return found
 
 
 def prove(
@@ -220,7 +243,7 @@ def prove(
     Raises FluxError where nothing could be run.
     """
     users = sorted({str(job["user_id"]) for job in jobs if "user_id" in job})
-    directories = sorted({str(job["cwd"]) for job in jobs if job.get("cwd")})
+    directories = _as_arguments(sorted({str(job["cwd"]) for job in jobs if job.get("cwd")}))
     try:
         made = subprocess.run(["munge", "-n"], capture_output=True, text=True, check=False)
         credential = made.stdout if made.returncode == 0 else ""
@@ -251,8 +274,9 @@ def prove(
     names = {rank.rank: rank.host for rank in ranks}
     for line in [*done.stdout.splitlines(), *done.stderr.splitlines()]:
         row = re.match(r"(\d+): (.*)", line) or re.search(r"rank (\d+): (.*)", line)
-        if row and row[2].startswith(NO_DIRECTORY):
-            missing.setdefault(row[2].removeprefix(NO_DIRECTORY), []).append(names[int(row[1])])
+        host = names.get(int(row[1])) if row else None
+        if row and host and row[2].startswith(NO_DIRECTORY):
+            missing.setdefault(row[2].removeprefix(NO_DIRECTORY), []).append(host)
         elif row:
             said.setdefault(int(row[1]), []).append(row[2])
     if done.returncode and not said:

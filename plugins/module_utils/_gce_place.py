@@ -84,7 +84,7 @@ def needs(
 def gpus(machine_type: Mapping[str, Any], params: Mapping[str, Any]) -> list[tuple[str, int]]:
     """Return type and number of the GPUs of one machine: its type's own, and those that are added."""
     own = [
-        (row["guestAcceleratorType"], row["guestAcceleratorCount"])
+        (row.get("guestAcceleratorType", ""), row["guestAcceleratorCount"])
         for row in machine_type.get("accelerators", ())
     ]
     added = params["accelerator_count"] if params["accelerator_type"] else 0

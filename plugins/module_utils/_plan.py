@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from ansible_collections.flux.burst.plugins.module_utils._errors import SpecError
+from ansible_collections.flux.burst.plugins.module_utils._errors import SpecError, printable
 from ansible_collections.flux.burst.plugins.module_utils._hostlist import fold
 from ansible_collections.flux.burst.plugins.module_utils._plan_fit import (
     BOOTING,
@@ -31,8 +31,8 @@ from ansible_collections.flux.burst.plugins.module_utils._plan_fit import (
 SIZINGS = ("all", "widest", "cap")
 # What flux_queue_info calls it when nothing but resources or its turn keeps a job.
 RESOURCES = ("", "resources", "turn")
-# More ids than a line can show.
-MANY = 20
+# More ids than a line can show, and more characters of a reason, which may quote what the job's owner wrote.
+MANY, LONGEST = 20, 400
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,9 @@ def plan(
     time_limit = _time_limit(served["burst"], request)
     ids = {who: [str(job["id"]) for job in found] for who, found in served.items()}
     left = [
-        {"id": job["id"], "reason": reasons[job["id"]]} for job in ordered if job["id"] in reasons
+        {"id": job["id"], "reason": printable(reasons[job["id"]], LONGEST)}
+        for job in ordered
+        if job["id"] in reasons
     ]
     drained = [host for host in request.allowed if by_host[host].get("drain_reason") is not None]
     message = _message(
@@ -239,14 +241,20 @@ def _kept(job: Mapping[str, Any], request: Request) -> str:
     if waits_for not in RESOURCES:
         return f"waits: {waits_for}"
     if claim and claim["burst"] != request.burst and claim["until"] > request.now:
-        until = datetime.fromtimestamp(claim["until"], UTC)
-        return f"is claimed by burst {claim['burst']} until {until:%Y-%m-%d %H:%M} UTC"
+        return f"is claimed by burst {claim['burst']} until {_clock(claim['until'])}"
     if fuse and duration > fuse:
         return (
             f"may run for {_span(duration)}, but the machines end after {_span(fuse)} "
             "(burst_max_run_duration)"
         )
     return f"cannot be planned for: {job['problem']}" if job.get("problem") else ""
+
+
+def _clock(seconds: float) -> str:
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:g} s after 1970"
 
 
 def _span(seconds: float) -> str:

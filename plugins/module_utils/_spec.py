@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.flux.burst.plugins.module_utils import _burst_directory
-from ansible_collections.flux.burst.plugins.module_utils._errors import SpecError
+from ansible_collections.flux.burst.plugins.module_utils._errors import SpecError, printable
 from ansible_collections.flux.burst.plugins.module_utils._hostlist import expand
 
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -28,6 +29,8 @@ TYPES = {
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 # Compute Engine's limits of maxRunDuration.
 SHORTEST, LONGEST = 30, 120 * 86400
+LONGEST_SAID = 1000
+"""Characters of what is said of one variable, which may quote its value."""
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 # "all" is how the modules are asked for every burst.
 BURST = r"(?!all$)[a-z]([-a-z0-9]{0,38}[a-z0-9])?"
@@ -103,6 +106,7 @@ def specification(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[
             made[name] = typed(value, option["type"], option.get("elements", "str"))
         except ValueError:
             problems.append(f"{name}: wanted {TYPES[option['type']]}, found {value!r}")
+            made[name] = option.get("default")
             continue
         wrong = CHECKS[name](made[name]) if name in CHECKS else ""
         if wrong:
@@ -112,7 +116,7 @@ def specification(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[
     problems += _shared_home(made)
     problems += _flux(made)
     if problems:
-        raise SpecError("\n".join(problems))
+        raise SpecError("\n".join(printable(problem, LONGEST_SAID) for problem in problems))
     name, top = made["burst_name"], _burst_directory.top_of(made["burst_directory"])
     given_key = made["burst_ssh_private_key_file"]
     return {
@@ -137,7 +141,8 @@ def typed(value: Any, kind: str, elements: str = "str") -> Any:
     elements is the type of a list's elements, "str" or "dict".
     """
     if kind in ("str", "path") and isinstance(value, str) and value.strip():
-        return str(Path(value).expanduser()) if kind == "path" else str(value)
+        # Unlike Path.expanduser() it lets the home of a user stand who does not exist.
+        return str(Path(os.path.expanduser(value))) if kind == "path" else str(value)
     if kind == "int" and not isinstance(value, bool) and isinstance(value, (int, str)):
         return int(value)
     if kind == "bool" and (isinstance(value, bool) or str(value).lower() in (*TRUE, *FALSE)):
@@ -325,7 +330,8 @@ def _prices(value: Mapping[str, Any]) -> str:
 
 
 def _file(value: str) -> str:
-    return "" if Path(value).is_file() else f"wanted a file, found none at {value}"
+    # Unlike Path.is_file() it takes no text amiss.
+    return "" if os.path.isfile(value) else f"wanted a file, found none at {value}"
 
 
 def _key_pair(value: str) -> str:

@@ -133,6 +133,25 @@ def test_a_bad_value_is_one_line_with_its_name(
     assert "found" in lines[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("burst_subnetwork", [1]),
+        ("burst_credentials_file", "9" * 5000),
+        ("burst_credentials_file", "~nobody-here/key"),
+        ("burst_credentials_file", "a\0b"),
+        ("burst_credentials_file", "/tmp/a\nburst_zones: fine\x1b[2J"),
+    ],
+)
+def test_no_value_is_a_traceback_nor_a_line_of_its_own(
+    good: dict[str, Any], name: str, value: Any
+) -> None:
+    [line] = problems({**good, name: value})
+    assert line.startswith(f"{name}: wanted ")
+    assert line.isprintable()
+    assert len(line) <= 1000
+
+
 def test_everything_that_is_wrong_is_said_at_once(good: dict[str, Any]) -> None:
     del good["burst_zones"]
     lines = problems({**good, "burst_machine_typ": "x", "burst_lead_port": 0})
