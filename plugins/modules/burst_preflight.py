@@ -35,6 +35,11 @@ options:
     type: list
     elements: dict
     default: []
+  gateway:
+    description: Name of the machine that is the overlay parent of the others, as P(flux.burst.burst#role) derives it from
+      C(burst_topology). The lead must declare the same. Empty where the lead is the parent of all.
+    type: str
+    default: ""
 requirements:
   - ClusterShell
 extends_documentation_fragment:
@@ -48,6 +53,13 @@ EXAMPLES = r"""
     identity: "{{ lead }}"
     ranks: "{{ resources.ranks }}"
     machine_types: "{{ types.machine_types }}"
+
+- name: Compare it with a lead that declares the first machine as the parent of the others
+  flux.burst.burst_preflight:
+    hostlist: gffw-compute-a-[001-003]
+    identity: "{{ lead }}"
+    ranks: "{{ resources.ranks }}"
+    gateway: gffw-compute-a-001
 """
 
 RETURN = r"""
@@ -74,6 +86,7 @@ def main() -> None:
             "identity": {"type": "dict", "required": True},
             "ranks": {"type": "list", "elements": "dict", "required": True},
             "machine_types": {"type": "list", "elements": "dict", "default": []},
+            "gateway": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
@@ -85,6 +98,7 @@ def main() -> None:
             params["ranks"],
             params["machine_types"],
             time.time(),
+            params["gateway"],
         )
         if found:
             raise SpecError("\n".join(f"preflight: {line}." for line in found), differences=found)
