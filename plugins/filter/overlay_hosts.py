@@ -17,7 +17,7 @@ description:
 positional: lead_address, lead_port
 options:
   _input:
-    description: The array, as M(flux.burst.flux_identity_info) returns it in RV(flux.burst.flux_identity_info#module:bootstrap).
+    description: The array, as M(flux.burst.flux_identity_info) returns it in C(bootstrap).
     type: list
     elements: dict
     required: true

@@ -307,9 +307,7 @@ def _silent(evidence: Evidence) -> Finding:
             "rename the machine: a broker joins under its kernel's hostname",
         )
     if evidence.lead_port:
-        cause = (
-            f"{whose(evidence.parent)} port does not answer from the machine, found {evidence.lead_port}"
-        )
+        cause = f"{whose(evidence.parent)} port does not answer from the machine, found {evidence.lead_port}"
         return Finding(evidence.host, "lead_port", cause, see_port(evidence.parent))
     if evidence.status.startswith(JOINING):
         return Finding(evidence.host, "certificate", *_certificate(evidence))

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The overlay's tree in the array `hosts` of [bootstrap]: who is whose parent, for the lead and for the machines. Pure.
 
-An entry is a mapping of host (a hostlist) and maybe bind, connect and parent, see flux-config-bootstrap(5). A host's rank
-is its place in the array.
+An entry is a mapping of host (a hostlist) and maybe bind, connect and parent, see flux-config-bootstrap(5). A host's
+rank is its place in the array.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def parents(hosts: Sequence[Entry]) -> dict[str, str]:
 def declared(hosts: Sequence[Entry], burst: Sequence[str], gateway: str) -> list[dict[str, Any]]:
     """Return the array that a lead needs: its own, with the parents that a burst's machines must have.
 
-    burst are the machines' names, and gateway that of the one which is the parent of the others, "" for none. Ranks stay as
-    they are; machines that the array does not have come at its end.
+    burst are the machines' names, and gateway that of the one which is the parent of the others, "" for none. Ranks
+    stay as they are; machines that the array does not have come at its end.
     """
     missing = set(burst).difference(names(hosts))
     added = [{"host": name} for name in burst if name in missing]
@@ -60,7 +60,7 @@ def declared(hosts: Sequence[Entry], burst: Sequence[str], gateway: str) -> list
 
 
 def _folded(rows: Iterable[tuple[int, str, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-    """Yield one entry for all that follow each other and are alike; rows are place, name, and what else an entry has."""
+    """Yield one entry for all that follow each other and are alike, of rows of place, name, and what else there is."""
     for (_place, rest), group in groupby(rows, key=lambda row: (row[0], row[2])):
         found = [name for _unused, name, _same in group]
         text = fold(found)

@@ -40,9 +40,10 @@ class Request:
     """What may be booted, and for whom.
 
     allowed are the hosts that may be booted, in order; existing the names of the burst's machines; max_hosts limits all
-    of them (0: no limit). gateway is a host without which no other can join, "" for none. sizing is one of SIZINGS. machine_types are mappings of name, cores, memory_mb, gpus and
-    price_per_hour (None: unknown), in order of preference. max_run_seconds is how long a machine lives (0: no limit),
-    burst this burst's name, and now the time in seconds since the epoch.
+    of them (0: no limit). gateway is the host without which no other can join, "" for none. sizing is one of SIZINGS.
+    machine_types are mappings of name, cores, memory_mb, gpus and price_per_hour (None: unknown), in order of
+    preference. max_run_seconds is how long a machine lives (0: no limit), burst this burst's name, and now the time in
+    seconds since the epoch.
     """
 
     allowed: Sequence[str]
@@ -481,8 +482,10 @@ def _message(
     drained: Sequence[str],
     existing: set[str],
 ) -> str:
-    if new:
+    if new and served:
         text = f"burst {_machines(new)} for {_jobs(served)}"
+    elif new:
+        text = f"burst {_machines(new)}, which the others need to join"
     elif existing:
         text = "nothing more to burst"
     elif local:

@@ -98,9 +98,7 @@ def _names(
             )
 
 
-def _parents(
-    hosts: Sequence[str], bootstrap: Mapping[str, Any], gateway: str
-) -> Iterator[str]:
+def _parents(hosts: Sequence[str], bootstrap: Mapping[str, Any], gateway: str) -> Iterator[str]:
     """Both ends must declare one tree: a machine under another parent is refused, or never reaches it."""
     entries = bootstrap["hosts"]
     found = _overlay.parents(entries)

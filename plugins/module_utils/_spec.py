@@ -85,8 +85,8 @@ def one_region(zones: Sequence[str]) -> str:
 def specification(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the whole specification, typed, with defaults, and with what follows from it.
 
-    That is burst_region, burst_max_run_seconds, burst_own_key, which is whether the burst has an SSH key of its own, and
-    burst_gateway, the machine that is the overlay parent of the others ("" where that is the lead).
+    That is burst_region, burst_max_run_seconds, burst_own_key, which is whether the burst has an SSH key of its own,
+    and burst_gateway, the machine that is the overlay parent of the others ("" where that is the lead).
 
     given are the burst_* variables, options their argument specification. Raises SpecError with one line for each thing
     that is wrong.

@@ -43,8 +43,8 @@ options:
     type: int
     default: 0
   gateway:
-    description: Name of the host that is the overlay parent of the others, which is in every plan that boots or keeps one;
-      empty where there is none.
+    description: Name of the host that is the overlay parent of the others, which is in every plan that boots or keeps
+      one. Empty where there is none.
     type: str
     default: ""
   sizing:

@@ -35,11 +35,12 @@ options:
     type: list
     elements: dict
     default: []
-  gateway:
-    description: Name of the machine that is the overlay parent of the others, as P(flux.burst.burst#role) derives it from
-      C(burst_topology). The lead must declare the same. Empty where the lead is the parent of all.
+  topology:
+    description: Whom the machines join, as the lead must declare it. With V(flat) that is the lead. With V(gateway) the
+      first of O(hostlist) joins the lead, and the others join that one.
     type: str
-    default: ""
+    choices: [flat, gateway]
+    default: flat
 requirements:
   - ClusterShell
 extends_documentation_fragment:
@@ -59,7 +60,7 @@ EXAMPLES = r"""
     hostlist: gffw-compute-a-[001-003]
     identity: "{{ lead }}"
     ranks: "{{ resources.ranks }}"
-    gateway: gffw-compute-a-001
+    topology: gateway
 """
 
 RETURN = r"""
@@ -86,19 +87,20 @@ def main() -> None:
             "identity": {"type": "dict", "required": True},
             "ranks": {"type": "list", "elements": "dict", "required": True},
             "machine_types": {"type": "list", "elements": "dict", "default": []},
-            "gateway": {"type": "str", "default": ""},
+            "topology": {"type": "str", "choices": ["flat", "gateway"], "default": "flat"},
         },
         supports_check_mode=True,
     )
     with failing_module(module):
         params = module.params
+        hosts = _hostlist.expand(params["hostlist"])
         found = _preflight.differences(
-            _hostlist.expand(params["hostlist"]),
+            hosts,
             params["identity"],
             params["ranks"],
             params["machine_types"],
             time.time(),
-            params["gateway"],
+            hosts[0] if params["topology"] == "gateway" else "",
         )
         if found:
             raise SpecError("\n".join(f"preflight: {line}." for line in found), differences=found)

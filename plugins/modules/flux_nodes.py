@@ -300,9 +300,7 @@ class Nodes:
         )
         now = self._now()
         missing = [rank for rank in now if rank.state not in ("free", "allocated")]
-        found = _flux_nodes.findings(
-            self.client, missing, watch, reports, self.params["timeout"]
-        )
+        found = _flux_nodes.findings(self.client, missing, watch, reports, self.params["timeout"])
         present = [rank for rank in now if rank not in missing]
         found += self._failures(present)
         to_prove = [rank for rank in present if rank.rank in hopeful]

@@ -127,9 +127,7 @@ class Sandbox:
         below = f'{{ host = "{first}" }}, {{ host = "{declared(count, 2)}", parent = "{first}" }}'
         edits = [f's/{{ host = "{own}" }}/{below}/'] if gateway else []
         words = [word for edit in [*edits, f"s/{own}/{declared(count)}/"] for word in ("-e", edit)]
-        change = (
-            f"sed -i {shlex.join(words)} /etc/flux/system/conf.d/system.toml; systemctl restart flux"
-        )
+        change = f"sed -i {shlex.join(words)} /etc/flux/system/conf.d/system.toml; systemctl restart flux"
         for name in (WORKER, LEAD):
             self.shell(name, change)
 
