@@ -38,10 +38,23 @@ def expand(text: str, most: int = MOST_NAMES) -> list[str]:
     if sum(int(last) - int(first) for first, last in RANGE.findall(text)) > most:
         raise SpecError(f"{wanted} (more than {most} names)")
     try:
-        terms = [NodeSet(term[0], resolver=RESOLVER_NOGROUP) for term in SPLIT.finditer(text)]
+        terms = [
+            NodeSet(part, resolver=RESOLVER_NOGROUP)
+            for term in SPLIT.finditer(text)
+            for part in _spans(term[0])
+        ]
     except NodeSetException as error:
         raise SpecError(f"{wanted} ({error})") from None
     return list(dict.fromkeys(str(name) for names in terms for name in names))
+
+
+def _spans(term: str) -> list[str]:
+    """Return one term for each span of a term's brackets: ClusterShell would sort them, and Flux does not."""
+    head, bracket, rest = term.partition("[")
+    if not bracket:
+        return [term]
+    spans, _bracket, tail = rest.partition("]")
+    return [f"{head}[{span}]{tail}" for span in spans.split(",")]
 
 
 def fold(names: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -40,14 +40,16 @@ class Request:
     """What may be booted, and for whom.
 
     allowed are the hosts that may be booted, in order; existing the names of the burst's machines; max_hosts limits all
-    of them (0: no limit). sizing is one of SIZINGS. machine_types are mappings of name, cores, memory_mb, gpus and
-    price_per_hour (None: unknown), in order of preference. max_run_seconds is how long a machine lives (0: no limit),
-    burst this burst's name, and now the time in seconds since the epoch.
+    of them (0: no limit). gateway is the host without which no other can join, "" for none. sizing is one of SIZINGS.
+    machine_types are mappings of name, cores, memory_mb, gpus and price_per_hour (None: unknown), in order of
+    preference. max_run_seconds is how long a machine lives (0: no limit), burst this burst's name, and now the time in
+    seconds since the epoch.
     """
 
     allowed: Sequence[str]
     existing: Sequence[str] = ()
     max_hosts: int = 0
+    gateway: str = ""
     sizing: str = "all"
     machine_types: Sequence[Mapping[str, Any]] = ()
     max_run_seconds: int = 0
@@ -129,7 +131,11 @@ def plan(
     _check_declared(request.allowed, by_host)
     ordered = _in_order(jobs)
     reasons: dict[str, str] = {}
-    shapes, situation = _prepare(ordered, nodes, request, reasons)
+    existing = set(request.existing)
+    # It boots as soon as any does: it is counted, and given to jobs, as one that exists.
+    counted = existing | ({request.gateway} if request.gateway else set())
+    assumed = replace(request, existing=sorted(counted))
+    shapes, situation = _prepare(ordered, nodes, assumed, reasons)
     served: dict[str, list[Mapping[str, Any]]] = {"burst": [], "local": []}
     failed: dict[Shape, list[str]] = {}
     for job, shape in shapes:
@@ -142,7 +148,8 @@ def plan(
     for shape, names in failed.items():
         reasons.update(dict.fromkeys(names, _why(shape, situation)))
     chosen = set(situation.pool.chosen())
-    existing = set(request.existing)
+    if served["burst"] or existing:
+        chosen |= counted - existing
     new = [host for host in request.allowed if host in chosen]
     hosts = [host for host in request.allowed if host in chosen or host in existing]
     hosts += sorted(existing.difference(hosts))
@@ -483,8 +490,10 @@ def _message(
     drained: Sequence[str],
     existing: set[str],
 ) -> str:
-    if new:
+    if new and served:
         text = f"burst {_machines(new)} for {_jobs(served)}"
+    elif new:
+        text = f"burst {_machines(new)}, which the others need to join"
     elif existing:
         text = "nothing more to burst"
     elif local:

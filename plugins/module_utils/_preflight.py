@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.flux.burst.plugins.module_utils import _overlay
 from ansible_collections.flux.burst.plugins.module_utils._hostlist import fold
 
 # Older ones have no config sync and other messages; nobody has tried them.
@@ -22,15 +23,19 @@ def differences(
     ranks: Sequence[Mapping[str, Any]],
     machine_types: Sequence[Mapping[str, Any]],
     now: float,
+    gateway: str = "",
 ) -> list[str]:
     """Return one line for each thing that would keep a burst from joining, with what was wanted and found.
 
     hosts are the names that may be booted, identity what flux_identity_info returns, ranks what flux_resource_info
     does, machine_types what gce_machine_type_info does, and now the controller's clock in seconds since the epoch.
+    gateway is the host that is the overlay parent of the others, "" for none.
     """
     return [
         *_lead(identity, now),
         *_names(hosts, identity["hosts"], {rank["host"]: rank["rank"] for rank in ranks}),
+        *_parents(hosts, identity["bootstrap"], gateway),
+        *_drained(ranks, gateway),
         *_sizes(hosts, ranks, machine_types),
     ]
 
@@ -90,6 +95,36 @@ def _names(
             yield (
                 f"rank: wanted {host} to have rank {place[host]}, its place in [bootstrap] hosts, found rank "
                 f"{ranks[host]} in the lead's R: list hosts and [[resource.config]] in the same order"
+            )
+
+
+def _parents(hosts: Sequence[str], bootstrap: Mapping[str, Any], gateway: str) -> Iterator[str]:
+    """Both ends must declare one tree: a machine under another parent is refused, or never reaches it."""
+    entries = bootstrap["hosts"]
+    found = _overlay.parents(entries)
+    wrong = [
+        host
+        for host in hosts
+        if host in found and found[host] != ("" if host == gateway else gateway)
+    ]
+    if not wrong:
+        return
+    wanted = f"parent {gateway}" if gateway else "no parent but the lead"
+    has = ", ".join(sorted({found[host] or "none" for host in wrong}))
+    topology, other = ("gateway", "flat") if gateway else ("flat", "gateway")
+    array = _overlay.toml(_overlay.declared(entries, hosts, gateway))
+    yield (
+        f"topology: wanted {wanted} for {fold(wrong)} in [bootstrap] hosts of the lead (burst_topology: {topology}), "
+        f"found {has}: restart the lead with hosts = {array}, or set burst_topology to {other} where the lead is right"
+    )
+
+
+def _drained(ranks: Sequence[Mapping[str, Any]], gateway: str) -> Iterator[str]:
+    for rank in ranks:
+        if rank["host"] == gateway and rank.get("drain_reason") is not None:
+            yield (
+                f"gateway: wanted {gateway}, without which no other machine joins, not drained, found it drained "
+                f"('{rank['drain_reason']}'): undrain it (flux resource undrain {gateway})"
             )
 
 

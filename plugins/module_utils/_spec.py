@@ -88,7 +88,8 @@ def one_region(zones: Sequence[str]) -> str:
 def specification(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the whole specification, typed, with defaults, and with what follows from it.
 
-    That is burst_region, burst_max_run_seconds and burst_own_key, which is whether the burst has an SSH key of its own.
+    That is burst_region, burst_max_run_seconds, burst_own_key, which is whether the burst has an SSH key of its own,
+    and burst_gateway, the machine that is the overlay parent of the others ("" where that is the lead).
 
     given are the burst_* variables, options their argument specification. Raises SpecError with one line for each thing
     that is wrong.
@@ -123,6 +124,9 @@ def specification(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[
         **made,
         "burst_directory": str(top),
         "burst_own_key": not given_key,
+        "burst_gateway": expand(made["burst_hostlist"])[0]
+        if made["burst_topology"] == "gateway"
+        else "",
         "burst_ssh_private_key_file": given_key or str(_burst_directory.key_of(str(top), name)),
         "burst_region": one_region(made["burst_zones"]),
         "burst_max_run_seconds": seconds(made["burst_max_run_duration"]),
@@ -381,6 +385,7 @@ CHECKS: dict[str, Check] = {
     ),
     "burst_lead_address": _pattern(r"[A-Za-z0-9.-]+", "an IPv4 address or a host name"),
     "burst_lead_port": _between(1, 65535),
+    "burst_topology": _pattern("flat|gateway", "flat or gateway"),
     "burst_shared_home": _pattern("none|export|server", "none, export or server"),
     "burst_shared_home_server": _pattern(r"[A-Za-z0-9.:-]+", "an IP address or a host name"),
     "burst_shared_home_export": _pattern(r"/[^\s]*", "an absolute path without blanks"),

@@ -35,6 +35,12 @@ options:
     type: list
     elements: dict
     default: []
+  topology:
+    description: Whom the machines join, as the lead must declare it. With V(flat) that is the lead. With V(gateway) the
+      first of O(hostlist) joins the lead, and the others join that one.
+    type: str
+    choices: [flat, gateway]
+    default: flat
 requirements:
   - ClusterShell
 extends_documentation_fragment:
@@ -48,6 +54,13 @@ EXAMPLES = r"""
     identity: "{{ lead }}"
     ranks: "{{ resources.ranks }}"
     machine_types: "{{ types.machine_types }}"
+
+- name: Compare it with a lead that declares the first machine as the parent of the others
+  flux.burst.burst_preflight:
+    hostlist: gffw-compute-a-[001-003]
+    identity: "{{ lead }}"
+    ranks: "{{ resources.ranks }}"
+    topology: gateway
 """
 
 RETURN = r"""
@@ -74,17 +87,20 @@ def main() -> None:
             "identity": {"type": "dict", "required": True},
             "ranks": {"type": "list", "elements": "dict", "required": True},
             "machine_types": {"type": "list", "elements": "dict", "default": []},
+            "topology": {"type": "str", "choices": ["flat", "gateway"], "default": "flat"},
         },
         supports_check_mode=True,
     )
     with failing_module(module):
         params = module.params
+        hosts = _hostlist.expand(params["hostlist"])
         found = _preflight.differences(
-            _hostlist.expand(params["hostlist"]),
+            hosts,
             params["identity"],
             params["ranks"],
             params["machine_types"],
             time.time(),
+            hosts[0] if params["topology"] == "gateway" else "",
         )
         if found:
             raise SpecError("\n".join(f"preflight: {line}." for line in found), differences=found)

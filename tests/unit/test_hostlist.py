@@ -27,6 +27,7 @@ NAMES = st.builds(
         ("a[08-11]", ["a08", "a09", "a10", "a11"]),
         ("b-1,a-[1-2],b-1", ["b-1", "a-1", "a-2"]),
         ("a[1-2]x", ["a1x", "a2x"]),
+        ("a-[7,1-2]", ["a-7", "a-1", "a-2"]),
     ],
 )
 def test_a_hostlist_is_its_names(text: str, names: list[str]) -> None:

@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from typing import Any
 
 import pytest
+from ansible_collections.flux.burst.plugins.module_utils._overlay import parents
 from ansible_collections.flux.burst.plugins.module_utils._preflight import differences
 
 HOSTS = ["b-1", "b-2"]
@@ -63,8 +66,6 @@ def test_a_good_setup_has_no_difference() -> None:
     ],
 )
 def test_a_difference_of_the_lead_is_one_line(changed: dict[str, Any], wanted: str) -> None:
-    import re
-
     found = differences(HOSTS, identity(**changed), ranks(), TYPES, NOW)
     assert len(found) == 1
     assert re.match(wanted, found[0]), found[0]
@@ -86,6 +87,40 @@ def test_a_machine_with_fewer_cores_than_r_is_refused_and_threads_are_explained(
 def test_one_machine_type_of_several_that_is_large_enough_suffices() -> None:
     larger = {"name": "n2-standard-8", "vcpus": 8, "cores": 4, "memory_mb": 32768, "gpus": 0}
     assert differences(HOSTS, identity(), ranks(cores=4), [*TYPES, larger], NOW) == []
+
+
+FLAT = [{"host": "lead", "bind": "tcp://eth0:8050"}, {"host": "worker"}, {"host": "b-[1-2]"}]
+TREE = [*FLAT[:2], {"host": "b-1"}, {"host": "b-2", "parent": "b-1"}]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "gateway", "found", "needed"),
+    [
+        (FLAT, "b-1", "wanted parent b-1 for b-2 .* gateway.*, found none", TREE),
+        (TREE, "", "wanted no parent but the lead for b-2 .* flat.*, found b-1", FLAT),
+        (TREE, "b-2", r"wanted parent b-2 for b-\[1-2\] .*found b-1, none: ", None),
+    ],
+)
+def test_a_lead_with_another_tree_is_one_line_with_the_array_that_it_needs(
+    hosts: list[dict[str, Any]], gateway: str, found: str, needed: list[dict[str, Any]] | None
+) -> None:
+    has = identity(bootstrap={"hosts": hosts})
+    told = differences(HOSTS, has, ranks(), TYPES, NOW, gateway)
+    (line,) = [line for line in told if "flat" in line]
+    assert re.match(f"topology: {found}", line), line
+    array = re.search(r"restart the lead with (hosts = \[.*\]), or set burst_topology", line)
+    assert array
+    pasted = tomllib.loads(array[1])["hosts"]
+    assert needed is None or parents(pasted) == parents(needed)
+    good = identity(bootstrap={"hosts": pasted})
+    assert differences(HOSTS, good, ranks(), TYPES, NOW, gateway) == []
+
+
+def test_a_gateway_that_is_drained_is_told_before_others_are_booted_below_it() -> None:
+    has = identity(bootstrap={"hosts": TREE})
+    drained = ranks(drain_reason="bad memory")
+    (line,) = differences(HOSTS, has, drained, TYPES, NOW, "b-1")
+    assert line.startswith("gateway: wanted b-1, ") and "'bad memory'" in line
 
 
 def test_everything_that_is_wrong_is_said_at_once() -> None:
