@@ -17,6 +17,7 @@ from ansible_collections.flux.burst.plugins.module_utils import (
     _gce_place,
     _gce_types,
     _preflight,
+    _spec,
 )
 from ansible_collections.flux.burst.plugins.module_utils._gce_refusal import FORBIDDEN, role
 from ansible_collections.flux.burst.plugins.module_utils._hostlist import expand, fold
@@ -29,7 +30,7 @@ MOMENT = 2.0
 OBSOLETE = ("OBSOLETE", "DELETED")
 FLUX_OF_IMAGE = re.compile(r"Flux (\d+\.\d+\.\d+)\S* for burst ")
 """How our own images' descriptions begin."""
-NOBODY = "not looked at, because"
+UNSEEN = "not looked at, because"
 TIMEOUT = "no answer within"
 
 
@@ -56,11 +57,11 @@ class Refused:
 class Facts:
     """All that was read.
 
-    spec is the specification as far as it is right, with defaults elsewhere, and problems what is not right, a line each;
-    leads are the hosts of group flux_lead, and lead is what flux_lead_info returned for the first of them, or how it
-    failed. google holds what Google told by the name of the check, or a Refused; what was not asked is not in it. missing
-    is what the controller lacks, permissions are those of the documented role, from_here is what is wrong with the lead's
-    port as seen from the controller (None where it did not look), and now its clock.
+    spec is the specification as far as it is right, with defaults elsewhere, problems what is not right, a line each.
+    leads are the hosts of group flux_lead, lead is what flux_lead_info returned for the first of them, or how it was
+    not run. google holds what Google told, by the name of the check, or a Refused; what was not asked is not in it.
+    missing is what the controller lacks, permissions are those of the documented role, from_here is what is wrong with
+    the lead's port as seen from the controller (None where it did not look), and now its clock.
     """
 
     spec: Mapping[str, Any]
@@ -113,6 +114,17 @@ class Facts:
         return found
 
 
+def known(given: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return a specification as far as it is right, with defaults elsewhere, and a line for each thing that is not."""
+    made, problems = _spec.examined(given, options)
+    faulty = {line.partition(":")[0] for line in problems}
+    usual = {name: option.get("default") for name, option in options.items()}
+    return {
+        **usual,
+        **{name: value for name, value in made.items() if name not in faulty},
+    }, problems
+
+
 Look = Callable[[Facts], Iterator[Finding]]
 
 
@@ -144,7 +156,7 @@ def wrong(check: str, wanted: str, found: str, remedy: str) -> Finding:
 
 def unseen(check: str, why: str, remedy: str = "") -> Finding:
     """Return that a check could not be made."""
-    return Finding(check, None, found=f"{NOBODY} {why}", remedy=remedy)
+    return Finding(check, None, found=f"{UNSEEN} {why}", remedy=remedy)
 
 
 def examine(facts: Facts) -> list[Finding]:
@@ -164,8 +176,7 @@ def _made(check: Check, facts: Facts, state: Mapping[str, bool | None]) -> Itera
     blocked = next((name for name in check.needs if not state[name]), "")
     faulty = next((name for name in check.variables if name in facts.faulty), "")
     if blocked or faulty:
-        said = "is wrong" if faulty or state[blocked] is False else "was not looked at"
-        yield unseen(check.name, f"{faulty or blocked} {said}")
+        yield unseen(check.name, f"{faulty} is wrong" if faulty else f"of {blocked}")
         return
     rows = list(check.look(facts))
     yield from rows or [Finding(check.name, True, found=check.right(facts))]
@@ -225,8 +236,8 @@ def _specification(facts: Facts) -> Iterator[Finding]:
     for line in facts.problems:
         parts = SPEC_TOLD.fullmatch(line)
         name = line.partition(":")[0]
-        wanted, found = parts.groups() if parts else ("it right", line)
-        yield wrong("specification", f"{name}: {wanted}", found, CORRECT)
+        wanted, found = parts.groups() if parts else ("one that is right", line)
+        yield wrong("specification", f"{wanted} for {name}", found, CORRECT)
 
 
 def _inventory(facts: Facts) -> Iterator[Finding]:
@@ -379,8 +390,8 @@ def _certificate(facts: Facts) -> Iterator[Finding]:
     if int(file["mode"], 8) & _file_checks.OTHERS:
         wanted = f"{file['path']} closed to group and others, or the broker does not start again"
         yield wrong(name, wanted, f"mode {file['mode']}", f"chmod 0600 {file['path']}")
-    owner = facts.identity["user"]
-    if owner and file["owner"] != owner:
+    owner = facts.identity["user"] or str(facts.identity["uid"])
+    if file["owner"] != owner:
         yield wrong(
             name,
             f"{file['path']} of {owner}, who owns the instance",
@@ -442,7 +453,7 @@ def _machine_type(facts: Facts) -> Iterator[Finding]:
 
 
 def _port(facts: Facts) -> Iterator[Finding]:
-    """Whether machines at Google get through they alone can tell; the lead tries its own address, and the controller."""
+    """Whether machines at Google get through they alone can tell; the lead tries its address, and the controller."""
     seen = {"the lead itself": facts.lead["port"], "the controller": facts.from_here}
     tried = {place: said for place, said in seen.items() if said is not None}
     if "" in tried.values():
@@ -539,7 +550,7 @@ def own_subnetwork(spec: Mapping[str, Any]) -> bool:
     for name in ("burst_subnetwork", "burst_network"):
         found = re.search(r"projects/([^/]+)/", spec[name] or "")
         if found:
-            return found[1] == spec["burst_project"]
+            return bool(found[1] == spec["burst_project"])
     return True
 
 
@@ -566,7 +577,7 @@ def _quota(facts: Facts) -> Iterator[Finding]:
     types = facts.google.get("machine types")
     if unasked:
         return
-    if isinstance(types, Refused) or not facts.types:
+    if not types or isinstance(types, Refused) or not facts.types:
         yield unseen("quota", "it is not known what a machine takes of it")
         return
     spec, count = facts.spec, machines(facts)
@@ -623,7 +634,7 @@ def chosen(wanted: str, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] 
     return next((row for row in rows if row["name"] == newest), None)
 
 
-def _instead(rows: Sequence[Mapping[str, Any]]) -> str:
+def _instead(rows: Sequence[Mapping[str, Any]] | None) -> str:
     told = [f"{row['name']} {row['deprecated'] or row['status']}" for row in rows or ()]
     return f"only {', '.join(told)}" if told else "none"
 
@@ -649,13 +660,22 @@ def _image_fits(facts: Facts, image: Mapping[str, Any]) -> Iterator[Finding]:
             f"{name} of {image['architecture']}, which {', '.join(other)} cannot boot",
             "choose machine types of one architecture, and an image of it",
         )
-    ours = FLUX_OF_IMAGE.match(image["description"])
-    version = (facts.lead.get("identity") or {}).get("version", "")
-    if ours and version and ours[1].split(".")[:2] != version.split(".")[:2]:
+
+
+def _flux_of(facts: Facts) -> str:
+    """Return the version of Flux that the image has by its description, "" where that does not say it."""
+    image = chosen(facts.spec["burst_image"], facts.google["image"])
+    ours = FLUX_OF_IMAGE.match(image["description"]) if image else None
+    return ours[1] if ours else ""
+
+
+def _image_version(facts: Facts) -> Iterator[Finding]:
+    version, found = facts.identity["version"], _flux_of(facts)
+    if found and found.split(".")[:2] != version.split(".")[:2]:
         yield wrong(
-            "image",
-            f"Flux {version}, as on the lead, in {name}",
-            ours[1],
+            "image version",
+            f"Flux {version} in the image, as on the lead",
+            found,
             "make a new one (playbooks/image.yml)",
         )
 
@@ -800,6 +820,12 @@ CHECKS: tuple[Check, ...] = (
         _right_image,
         ASKING,
         ("burst_image", "burst_machine_types", "burst_disk_size_gb"),
+    ),
+    Check(
+        "image version",
+        _image_version,
+        lambda facts: _flux_of(facts) or "it does not say; burst.yml compares on each machine",
+        (*IN_FLUX, "image"),
     ),
     Check(
         "network",

@@ -60,12 +60,13 @@ class Reader:
         if isinstance(found["credentials"], Refused) or "burst_project" in self.faulty:
             return found
         found["project"] = asked(self._project)
-        if isinstance(found["project"], Refused):
-            return found
+        known = not isinstance(found["project"], Refused)
         questions = {
             name: question
             for name, (variables, question) in self._questions().items()
             if not self.faulty & {f"burst_{each}" for each in variables}
+            # What may be done can be asked where nothing may be read.
+            and (known or (name == "permissions" and self.spec["burst_project"]))
         }
         with ThreadPoolExecutor(READERS) as readers:
             answers = readers.map(asked, questions.values())

@@ -116,7 +116,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flux.burst.plugins.module_utils import _doctor, _spec, _zmtp
+from ansible_collections.flux.burst.plugins.module_utils import _doctor, _zmtp
 from ansible_collections.flux.burst.plugins.module_utils._doctor_google import Reader
 from ansible_collections.flux.burst.plugins.module_utils._errors import failing_module
 from ansible_collections.flux.burst.plugins.module_utils._gce_client import ACCESS
@@ -167,10 +167,8 @@ def from_here(spec: dict[str, Any], lead: dict[str, Any]) -> str | None:
 def read(params: dict[str, Any]) -> _doctor.Facts:
     """Return all that there is to know."""
     now, lead = time.time(), params["lead"]
-    made, problems = _spec.examined(params["specification"], params["options"])
+    spec, problems = _doctor.known(params["specification"], params["options"])
     faulty = {line.partition(":")[0] for line in problems}
-    usual = {name: option.get("default") for name, option in params["options"].items()}
-    spec = {**usual, **{name: value for name, value in made.items() if name not in faulty}}
     access = dict(params)
     for name in SAID_BY_SPEC:
         access[name] = spec[f"burst_{name}"] or params[name]
