@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -27,6 +28,7 @@ SPEC_TOLD = re.compile(r"\w+: wanted (.+?), found (.+)", re.DOTALL)
 CORRECT = "correct it in the inventory (group_vars/all.yml)"
 # munge and the broker read their file when they start; what is a moment younger was written for that start.
 MOMENT = 2.0
+SHORT = 20
 OBSOLETE = ("OBSOLETE", "DELETED")
 FLUX_OF_IMAGE = re.compile(r"Flux (\d+\.\d+\.\d+)\S* for burst ")
 """How our own images' descriptions begin."""
@@ -421,6 +423,22 @@ def _imp(facts: Facts) -> Iterator[Finding]:
         yield wrong("imp", f"{path} setuid root", found, f"chown root {path} && chmod 4755 {path}")
 
 
+def _order(facts: Facts) -> Iterator[Finding]:
+    """A hostlist in another order is read as it stands: who writes so takes ranks for others."""
+    places = {name: place for place, name in enumerate(facts.identity["hosts"])}
+    declared = [host for host in facts.hosts if host in places]
+    for before, after in itertools.pairwise(declared):
+        if places[before] > places[after]:
+            right = ",".join(sorted(declared, key=places.__getitem__))
+            yield wrong(
+                "order",
+                "burst_hostlist in the order of the lead's hosts",
+                f"{before} before {after}",
+                f"set burst_hostlist to {right if len(declared) < SHORT else 'that order'}",
+            )
+            return
+
+
 def _ranks(facts: Facts) -> Iterator[Finding]:
     if facts.lead["ranks_problem"]:
         yield told("R", facts.lead["ranks_problem"])
@@ -761,6 +779,7 @@ CHECKS: tuple[Check, ...] = (
         IN_FLUX,
         HOSTLIST,
     ),
+    Check("order", _order, lambda _facts: "as the lead's hosts", IN_FLUX, HOSTLIST),
     Check("R", _ranks, lambda _facts: "has every host of burst_hostlist", IN_FLUX, HOSTLIST),
     Check("rank", _preflighted("rank"), lambda _facts: "as in hosts", IN_FLUX, HOSTLIST),
     Check("drained", _drained, lambda _facts: "no host of burst_hostlist", IN_FLUX, HOSTLIST),

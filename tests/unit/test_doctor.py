@@ -32,7 +32,7 @@ LEAD = (
     "bind",
     "image version",
 )
-LEAD += ("hosts", "R", "rank", "drained", "preflight", "lead port", "machine type")
+LEAD += ("hosts", "order", "R", "rank", "drained", "preflight", "lead port", "machine type")
 HOST = ("lead", "clock", "munge", "munge key")
 GOOGLE = (
     "image version",
@@ -198,9 +198,14 @@ def dropped(*path: Any) -> Callable[[dict[str, Any]], None]:
     return inject
 
 
+def reordered(world: dict[str, Any]) -> None:
+    if world["given"]["burst_hostlist"] == "b-[1-3]":
+        world["given"]["burst_hostlist"] = "b-2,b-1,b-3"
+
+
 def swapped(world: dict[str, Any]) -> None:
-    hosts = world["lead"].get("identity", {}).get("hosts", [])
-    hosts[1:3] = reversed(hosts[1:3])
+    for row in world["lead"].get("ranks", []):
+        row["rank"] = {1: 2, 2: 1}.get(row["rank"], row["rank"])
 
 
 def without_bind(world: dict[str, Any]) -> None:
@@ -286,7 +291,7 @@ FAULTS = [
         "specification",
         "a Flux hostlist such as",
         put("given", "burst_hostlist", value="b-[1-"),
-        ("hosts", "R", "rank", "drained", "preflight", "machine type", "quota"),
+        ("hosts", "order", "R", "rank", "drained", "preflight", "machine type", "quota"),
     ),
     Fault("two leads", "inventory", "a, b", put("leads", value=["a", "b"]), (*HOST, *LEAD)),
     Fault("no way to the lead", "lead", "Permission denied", unreachable, (*HOST, *LEAD)),
@@ -379,7 +384,13 @@ FAULTS = [
         "EPROTO",
         of_lead("ranks_problem", value="wanted R, found EPROTO: see flux dmesg."),
     ),
-    Fault("another order", "rank", "b-1 to have rank 2", swapped),
+    Fault(
+        "a hostlist in another order",
+        "order",
+        "b-2 before b-1",
+        reordered,
+    ),
+    Fault("another order", "rank", "b-1 to have rank 1", swapped),
     Fault("a drained host", "drained", "b-1 (broken)", each_rank("b-1", drain_reason="broken")),
     Fault(
         "the port closed",
