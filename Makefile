@@ -5,9 +5,10 @@ SEEDS ?= 300
 SEED_BASE ?= 1
 BIN := .venv/bin
 
-.PHONY: help burst teardown down test lint fuzz bench bench-queue bench-compute bench-nodes chaos setup setup-test clean
+.PHONY: help burst doctor teardown down test lint fuzz bench bench-queue bench-compute bench-nodes chaos setup setup-test clean
 help:
 	@echo "make burst      a whole burst on this machine, in the sandbox (FLUX=real|standin chooses the Flux)"
+	@echo "make doctor     say of the sandbox that runs what is right, what is wrong, what to do; nothing is made"
 	@echo "make teardown   drain, stop and delete what the burst made; the sandbox stays up"
 	@echo "make down       take the sandbox away"
 	@echo "make test       every test and check"
@@ -26,6 +27,9 @@ setup-test:
 
 burst: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m sandbox.demo burst --flux $(FLUX)
+
+doctor: setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m sandbox.demo doctor
 
 teardown: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m sandbox.demo teardown

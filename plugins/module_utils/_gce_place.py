@@ -24,7 +24,6 @@ ELSEWHERE = (
 NO_TYPE, NO_QUOTA = "NO_SUCH_MACHINE_TYPE", "QUOTA_TOO_SMALL"
 # Families whose vCPUs count against CPUS where the region names no quota of their own.
 ON_CPUS = ("e2", "n1", "f1", "g1")
-TYPE_FIELDS = "name,guestCpus,accelerators(guestAcceleratorType,guestAcceleratorCount)"
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ def differences(
     gateway is the host that is the overlay parent of the others, "" for none.
     """
     return [
-        *_lead(identity, now),
+        *host_differences(identity["munge"], identity["time"], now),
+        *_broker(identity),
         *_names(hosts, identity["hosts"], {rank["host"]: rank["rank"] for rank in ranks}),
         *_parents(hosts, identity["bootstrap"], gateway),
         *_drained(ranks, gateway),
@@ -40,7 +41,7 @@ def differences(
     ]
 
 
-def _lead(identity: Mapping[str, Any], now: float) -> Iterator[str]:
+def _broker(identity: Mapping[str, Any]) -> Iterator[str]:
     version = tuple(int(part) for part in str(identity["version"]).split(".")[:2])
     if version < LEAST_VERSION:
         yield (
@@ -51,22 +52,29 @@ def _lead(identity: Mapping[str, Any], now: float) -> Iterator[str]:
         yield (
             "flux-security: wanted it on the lead, found Flux built without: jobs of other users need it on every node"
         )
-    if identity["munge"]:
-        yield f"munge: wanted it to decode what it encodes on the lead, found '{identity['munge']}': start munge there"
     if identity["uid"] == 0:
         yield "owner: wanted a user of its own to own the instance, found root: run the lead's flux.service as flux"
-    apart = identity["time"] - now
-    if abs(apart) > CLOCK:
-        side = "ahead of" if apart > 0 else "behind"
-        yield (
-            f"clock: wanted the lead's within {CLOCK:.0f} s of the controller's, found it {abs(apart):.0f} s "
-            f"{side} it: set both by NTP, as Compute Engine's machines are"
-        )
     first = identity["bootstrap"]["hosts"][0]
     if not first.get("bind") and not identity["bootstrap"].get("default_bind"):
         yield (
             "bind: wanted hosts[0] of [bootstrap], or default_bind, to say where the lead listens, found neither: "
             "set bind"
+        )
+
+
+def host_differences(munge: str, time: float, now: float) -> Iterator[str]:
+    """Yield what is wrong on the lead's host, whether or not its broker runs.
+
+    munge is what is wrong with it, time the lead's clock and now the controller's.
+    """
+    if munge:
+        yield f"munge: wanted it to decode what it encodes on the lead, found '{munge}': start munge there"
+    apart = time - now
+    if abs(apart) > CLOCK:
+        side = "ahead of" if apart > 0 else "behind"
+        yield (
+            f"clock: wanted the lead's within {CLOCK:.0f} s of the controller's, found it {abs(apart):.0f} s "
+            f"{side} it: set both by NTP, as Compute Engine's machines are"
         )
 
 

@@ -94,6 +94,16 @@ def specification(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[
     given are the burst_* variables, options their argument specification. Raises SpecError with one line for each thing
     that is wrong.
     """
+    made, problems = examined(given, options)
+    if problems:
+        raise SpecError("\n".join(problems))
+    return with_derived(made)
+
+
+def examined(
+    given: Mapping[str, Any], options: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the variables that are of their type, with defaults, and a line for each thing that is wrong."""
     problems = [_unknown(name, options) for name in given if name not in options]
     made: dict[str, Any] = {}
     for name, option in options.items():
@@ -116,8 +126,11 @@ def specification(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[
         problems += _together(made)
     problems += _shared_home(made)
     problems += _flux(made)
-    if problems:
-        raise SpecError("\n".join(printable(problem, LONGEST_SAID) for problem in problems))
+    return made, [printable(problem, LONGEST_SAID) for problem in problems]
+
+
+def with_derived(made: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a specification that is right, with what follows from it."""
     name, top = made["burst_name"], _burst_directory.top_of(made["burst_directory"])
     given_key = made["burst_ssh_private_key_file"]
     return {
@@ -412,6 +425,7 @@ CHECKS: dict[str, Check] = {
     "burst_compute_endpoint": _pattern(r"https?://\S+", "a URL with http or https"),
     "burst_os_login_account": _pattern(r"[^@\s]+@[^@\s]+", "an e-mail address"),
     "burst_os_login_endpoint": _pattern(r"https?://\S+", "a URL with http or https"),
+    "burst_resource_manager_endpoint": _pattern(r"https?://\S+", "a URL with http or https"),
     "burst_iap_endpoint": _pattern(r"wss?://\S+", "a URL with wss"),
     "burst_iap_ca_file": _file,
 }

@@ -30,6 +30,7 @@ BURST = [f"gffw-compute-a-{number:03}" for number in range(1, 101)]
 # Those that say what they found are asked before those that use it; flux_nodes comes last.
 MODULES = (
     "flux_identity_info",
+    "flux_lead_info",
     "flux_resource_info",
     "flux_queue_info",
     "burst_preflight",
