@@ -57,6 +57,13 @@ differences:
   type: list
   elements: str
   sample: []
+toml:
+  description: What to add to the configuration of the lead's brokers where they lack machines, empty where they do not.
+  returned: failure
+  type: str
+  sample: |-
+    # at the end of hosts in [bootstrap], on every broker of the lead's cluster:
+    { host = "gffw-compute-a-[001-003]" },
 """
 
 import time
@@ -79,15 +86,18 @@ def main() -> None:
     )
     with failing_module(module):
         params = module.params
-        found = _preflight.differences(
+        known = (
             _hostlist.expand(params["hostlist"]),
             params["identity"],
             params["ranks"],
             params["machine_types"],
-            time.time(),
         )
+        found = _preflight.differences(*known, time.time())
         if found:
-            raise SpecError("\n".join(f"preflight: {line}." for line in found), differences=found)
+            toml = _preflight.toml(*known)
+            lines = [f"preflight: {line}." for line in found]
+            lines += ["What to add:", toml] if toml else []
+            raise SpecError("\n".join(lines), differences=found, toml=toml)
         module.exit_json(changed=False, differences=[])
 
 
