@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.flux.burst.plugins.module_utils import _overlay
+from ansible_collections.flux.burst.plugins.module_utils import _lead_hosts, _overlay
+from ansible_collections.flux.burst.plugins.module_utils._errors import SpecError
 from ansible_collections.flux.burst.plugins.module_utils._hostlist import fold
 
 # Older ones have no config sync and other messages; nobody has tried them.
@@ -39,6 +40,30 @@ def differences(
         *_drained(ranks, gateway),
         *_sizes(hosts, ranks, machine_types),
     ]
+
+
+def toml(
+    hosts: Sequence[str],
+    identity: Mapping[str, Any],
+    ranks: Sequence[Mapping[str, Any]],
+    machine_types: Sequence[Mapping[str, Any]],
+) -> str:
+    """Return what the lead's configuration lacks of these hosts, as TOML to add; "" where it lacks nothing.
+
+    The smallest machine type says how many cores they have, so that each of them will do. Where it cannot be added
+    as TOML, what is returned says why.
+    """
+    if not machine_types:
+        return ""
+    cores, gpus = (min(kind[key] for kind in machine_types) for key in ("cores", "gpus"))
+    known = {rank["host"] for rank in ranks}
+    if not [host for host in hosts if host not in identity["hosts"] or host not in known]:
+        return ""
+    try:
+        machines = _lead_hosts.Machines(hosts, cores, gpus)
+        return _lead_hosts.text(_lead_hosts.missing(identity.get("config") or {}, machines, ranks))
+    except SpecError as error:
+        return f"# {error}"
 
 
 def _broker(identity: Mapping[str, Any]) -> Iterator[str]:
@@ -90,13 +115,13 @@ def _names(
         hint = f" (it has {fold(near)}: names must be exactly the same)" if near else ""
         yield (
             f"hosts: wanted {fold(absent)} in [bootstrap] hosts of the lead, found it not there{hint}: declare it and "
-            "restart the lead, or correct burst_hostlist"
+            "restart the lead (playbooks/lead.yml with lead_manage does), or correct burst_hostlist"
         )
     missing = [host for host in hosts if host in place and host not in ranks]
     if missing:
         yield (
             f"R: wanted {fold(missing)} in the lead's R, found it in [bootstrap] hosts only: add it to "
-            "[[resource.config]] and restart the lead"
+            "[[resource.config]] and restart the lead (playbooks/lead.yml with lead_manage does)"
         )
     for host in hosts:
         if host in place and host in ranks and place[host] != ranks[host]:

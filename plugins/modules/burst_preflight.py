@@ -70,6 +70,13 @@ differences:
   type: list
   elements: str
   sample: []
+toml:
+  description: What to add to the configuration of the lead's brokers where they lack machines, empty where they do not.
+  returned: failure
+  type: str
+  sample: |-
+    # at the end of hosts in [bootstrap], on every broker of the lead's cluster:
+    { host = "gffw-compute-a-[001-003]" },
 """
 
 import time
@@ -94,16 +101,15 @@ def main() -> None:
     with failing_module(module):
         params = module.params
         hosts = _hostlist.expand(params["hostlist"])
-        found = _preflight.differences(
-            hosts,
-            params["identity"],
-            params["ranks"],
-            params["machine_types"],
-            time.time(),
-            hosts[0] if params["topology"] == "gateway" else "",
-        )
+        gateway = hosts[0] if params["topology"] == "gateway" else ""
+        known = (hosts, params["identity"], params["ranks"], params["machine_types"])
+        found = _preflight.differences(*known, time.time(), gateway)
         if found:
-            raise SpecError("\n".join(f"preflight: {line}." for line in found), differences=found)
+            # With a gateway, a difference has the whole array of hosts with their parents.
+            toml = "" if gateway else _preflight.toml(*known)
+            lines = [f"preflight: {line}." for line in found]
+            lines += ["What to add:", toml] if toml else []
+            raise SpecError("\n".join(lines), differences=found, toml=toml)
         module.exit_json(changed=False, differences=[])
 
 

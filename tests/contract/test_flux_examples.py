@@ -39,7 +39,7 @@ MODULES = (
     "burst_reconciliation",
     "flux_nodes",
 )
-ELSEWHERE = {"flux_broker", "flux_broker_info"}
+ELSEWHERE = {"flux_broker", "flux_broker_info", "flux_config"}
 # What other modules would have registered. The brokers here are root's, and munge need not run.
 GIVEN = {
     "found": {"instances": [{"name": BURST[2]}], "bursts": []},

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.flux.burst.plugins.module_utils._overlay import parents
-from ansible_collections.flux.burst.plugins.module_utils._preflight import differences
+from ansible_collections.flux.burst.plugins.module_utils._preflight import differences, toml
 
 HOSTS = ["b-1", "b-2"]
 NOW = 1_795_000_000.0
@@ -126,3 +126,25 @@ def test_a_gateway_that_is_drained_is_told_before_others_are_booted_below_it() -
 def test_everything_that_is_wrong_is_said_at_once() -> None:
     found = differences(HOSTS, identity(munge="x", uid=0), ranks(cores=4), TYPES, NOW)
     assert [line.partition(":")[0] for line in found] == ["munge", "owner", "machine type"]
+
+
+def test_what_the_lead_lacks_is_told_as_toml_with_the_cores_of_the_smallest_machine_type() -> None:
+    config = {
+        "bootstrap": {"hosts": [{"host": "lead,worker"}]},
+        "resource": {"config": [{"hosts": "lead,worker", "cores": "0-1"}]},
+    }
+    larger = {"name": "n2-standard-8", "vcpus": 8, "cores": 4, "memory_mb": 32768, "gpus": 0}
+    given = identity(hosts=["lead", "worker"], config=config)
+    said = toml(HOSTS, given, ranks()[:2], [larger, *TYPES])
+    assert '{ host = "b-[1-2]" },\n' in said
+    assert said.endswith(
+        '[[resource.config]]\nhosts = "b-[1-2]"\ncores = "0-1"\nproperties = ["burst"]'
+    )
+    assert toml(HOSTS, identity(), ranks(), TYPES) == ""
+    assert toml(HOSTS, given, ranks()[:2], []) == ""
+
+
+def test_why_there_is_no_toml_to_add_is_told() -> None:
+    config = {"bootstrap": {"hosts": [{"host": "lead"}]}, "resource": {"path": "/etc/R"}}
+    said = toml(HOSTS, identity(hosts=["lead"], config=config), ranks()[:1], TYPES)
+    assert said.startswith("# wanted b-[1-2] in /etc/R, which is the lead's R")
