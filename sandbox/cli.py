@@ -34,7 +34,9 @@ def say(text: str) -> None:
 
 def up(options: argparse.Namespace) -> int:
     """Start the sandbox, or find that it runs."""
-    wish = lifecycle.Wish(options.name, options.backend, options.flux, options.latency)
+    wish = lifecycle.Wish(
+        options.name, options.backend, options.flux, options.latency, options.lead
+    )
     sandbox = lifecycle.up(wish, say)
     say(sandbox.banner)
     say(f"Compute Engine: http://127.0.0.1:{sandbox.compute_port}")
@@ -102,6 +104,7 @@ def variables(sandbox: lifecycle.Sandbox) -> dict[str, str]:
         "FLUX_BURST_COMPUTE_ENDPOINT": endpoint,
         "FLUX_BURST_IAP_ENDPOINT": f"wss://127.0.0.1:{sandbox.relay_port}",
         "FLUX_BURST_IAP_CA_FILE": str(state / "ca.pem"),
+        "FLUX_BURST_CONTAINER_ENDPOINT": endpoint,
         "GOOGLE_APPLICATION_CREDENTIALS": str(state / "credentials.json"),
         "GOOGLE_CLOUD_PROJECT": PROJECT,
         "FLUX_BURST_OS_LOGIN_ENDPOINT": endpoint,
@@ -238,6 +241,11 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--backend", choices=["nspawn", "records"])
             command.add_argument("--flux", choices=["auto", "real", "standin"])
             command.add_argument("--latency", choices=["real", "none"])
+            command.add_argument(
+                "--lead",
+                choices=["vm", "gke"],
+                help="a lead that runs, or none until a MiniCluster makes one",
+            )
         if function is env:
             command.add_argument(
                 "--proxy",

@@ -51,6 +51,7 @@ class Sandbox:
     server_pid: int
     slot: int
     root: str = ""
+    lead: str = "vm"
 
     @property
     def state(self) -> Path:
@@ -110,6 +111,7 @@ class Wish:
     backend: str | None = None
     flux: str | None = None
     latency: str | None = None
+    lead: str | None = None
 
 
 def up(wish: Wish, say: Say) -> Sandbox:
@@ -133,7 +135,9 @@ def up(wish: Wish, say: Say) -> Sandbox:
         backend = wish.backend or "nspawn"
         if backend == "nspawn":
             preflight.check_machines()
-        sandbox = _claim(wish.name, backend, wish.latency or "real", flux, version)
+        sandbox = _claim(
+            wish.name, backend, wish.latency or "real", flux, version, wish.lead or "vm"
+        )
         try:
             _start(sandbox, flux, say)
         except BaseException:
@@ -143,7 +147,7 @@ def up(wish: Wish, say: Say) -> Sandbox:
 
 
 def _check_same(found: Sandbox, wish: Wish) -> None:
-    for option in ("backend", "flux", "latency"):
+    for option in ("backend", "flux", "latency", "lead"):
         wanted, has = getattr(wish, option), getattr(found, option)
         if wanted not in (None, "auto", has):
             raise SandboxError(
@@ -165,7 +169,7 @@ def choose_flux(wanted: str) -> tuple[Literal["real", "standin"], str]:
     return "standin", STANDIN_VERSION
 
 
-def _claim(name: str, backend: str, latency: str, flux: str, version: str) -> Sandbox:
+def _claim(name: str, backend: str, latency: str, flux: str, version: str, lead: str) -> Sandbox:
     """Take the first free slot, which says which ports the sandbox has. Raises PreflightError."""
     with paths.locked(paths.STATE / ".slots.lock"):
         others = [load(other) for other in paths.sandboxes() if other != name]
@@ -178,7 +182,9 @@ def _claim(name: str, backend: str, latency: str, flux: str, version: str) -> Sa
                 if slot not in taken and all(map(preflight.port_free, ports_of(slot)))
             )
         preflight.check_ports(ports_of(slot))
-        sandbox = Sandbox(name, *ports_of(slot), backend, latency, flux, version, 0, slot)
+        sandbox = Sandbox(
+            name, *ports_of(slot), backend, latency, flux, version, 0, slot, lead=lead
+        )
         sandbox.write()
     return sandbox
 
@@ -212,7 +218,7 @@ def _start(sandbox: Sandbox, flux: Literal["real", "standin"], say: Say) -> None
         if server.poll() is not None or time.monotonic() > deadline:
             raise SandboxError(_why_not(server.poll(), log))
         time.sleep(0.05)
-    if sandbox.backend == "nspawn":
+    if sandbox.backend == "nspawn" and sandbox.lead == "vm":
         _wait_for_flux(sandbox, deadline)
 
 
@@ -259,6 +265,7 @@ def _server_command(sandbox: Sandbox) -> list[str]:
         "--backend": sandbox.backend,
         "--latency": sandbox.latency,
         "--flux": sandbox.flux,
+        "--lead": sandbox.lead,
         "--root": sandbox.root or os.devnull,
     }
     words = [str(word) for pair in options.items() for word in pair]

@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What benches and tests compare ours with, or need beside it, fetched into a place of its own.
 
-google.cloud: Galaxy need not be in reach, the package `ansible` on the Python package index carries it. Of its 54 MB
-only that collection is kept, and run by our own ansible-core. sshd: where the machine has none, its distribution's.
+Collections: Galaxy need not be in reach, the package `ansible` on the Python package index carries them. Of its 54 MB
+only the one that is asked for is kept, and run by our own ansible-core. sshd: where the machine has none, its
+distribution's.
 """
 
 from __future__ import annotations
@@ -18,9 +19,7 @@ import zipfile
 from pathlib import Path
 
 PEERS = Path(__file__).resolve().parent.parent / ".cache" / "peers"
-COLLECTION = PEERS / "ansible_collections" / "google" / "cloud"
 PACKAGE = "ansible==12.3.0"
-INSIDE = "ansible_collections/google/cloud/"
 DEBIAN_PACKAGES = ("openssh-server", "libwrap0")
 
 
@@ -34,17 +33,27 @@ class PeersError(Exception):
 
 def google_cloud() -> Path:
     """Return the collections path that holds google.cloud, fetched where it is not there. Raises PeersError."""
-    if not COLLECTION.is_dir():
-        PEERS.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=PEERS) as folder:
-            _unpack(_download(Path(folder)), Path(folder))
-            COLLECTION.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(Path(folder) / INSIDE, COLLECTION)
-    return PEERS
+    return collection("google/cloud", PEERS, sys.executable)
 
 
-def _download(folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+def collection(name: str, top: Path, python: str) -> Path:
+    """Return a collections path with a collection in it, fetched by a Python's pip where it is missing.
+
+    name is as in a path: "google/cloud". Raises PeersError.
+    """
+    place = top / "ansible_collections" / name
+    if not place.is_dir():
+        top.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=top) as folder:
+            inside = f"ansible_collections/{name}/"
+            _unpack(_download(Path(folder), python), Path(folder), inside)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(Path(folder) / inside, place)
+    return top
+
+
+def _download(folder: Path, python: str) -> Path:
+    command = [python, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder), PACKAGE]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("ansible-*.whl"))
@@ -58,11 +67,11 @@ def _download(folder: Path) -> Path:
     return wheels[0]
 
 
-def _unpack(wheel: Path, folder: Path) -> None:
+def _unpack(wheel: Path, folder: Path, inside: str) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        names = [name for name in archive.namelist() if name.startswith(INSIDE)]
+        names = [name for name in archive.namelist() if name.startswith(inside)]
         if not names:
-            raise PeersError(f"wanted google.cloud in {wheel.name}, found no such collection.")
+            raise PeersError(f"wanted {inside} in {wheel.name}, found no such collection.")
         archive.extractall(folder, names)
 
 

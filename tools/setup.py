@@ -24,6 +24,7 @@ TOP = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TOP))
 
 from sandbox import preflight
+from tools import peers
 
 VENV = TOP / ".venv"
 COLLECTION = TOP / ".cache" / "collections" / "ansible_collections" / "flux" / "burst"
@@ -36,6 +37,12 @@ PACKAGES = (
     "systemd-container",
     "util-linux",
 )
+COLLECTIONS = TOP / ".cache" / "collections"
+COLLECTIONS_OF = {
+    "requirements-gke.txt": ["kubernetes/core"],
+    "requirements-test.txt": ["kubernetes/core"],
+}
+"""Which collections of others go with which requirements."""
 DISK_NEEDED = 4 * 1024**3
 PYTHON_NEEDED = (3, 11)
 
@@ -179,6 +186,14 @@ def link_collection() -> None:
     say(f"linked the collection flux.burst at {COLLECTION.relative_to(TOP)}")
 
 
+def fetch_collections(requirements: Path) -> None:
+    """Fetch the collections of others that these requirements go with."""
+    for name in COLLECTIONS_OF.get(requirements.name, []):
+        if not (COLLECTIONS / "ansible_collections" / name).is_dir():
+            say(f"fetching the collection {name.replace('/', '.')} (once)")
+            peers.collection(name, COLLECTIONS, str(VENV / "bin" / "python"))
+
+
 def main() -> int:
     """Run every step; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -197,7 +212,8 @@ def main() -> int:
         if not made:
             make_venv(requirements)
         link_collection()
-    except (SetupError, preflight.PreflightError) as error:
+        fetch_collections(requirements)
+    except (SetupError, preflight.PreflightError, peers.PeersError) as error:
         print(f"setup: {error}", file=sys.stderr)
         return 1
     return 0

@@ -88,11 +88,10 @@ from pathlib import Path
 from typing import Any
 
 from ansible import context
-from ansible.errors import AnsibleError, AnsibleParserError
+from ansible.errors import AnsibleParserError
 from ansible.inventory.group import to_safe_group_name
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.plugins.loader import connection_loader
-from ansible.utils.vars import load_extra_vars
 from ansible_collections.flux.burst.plugins.module_utils import _burst_directory
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
 from ansible_collections.flux.burst.plugins.module_utils._gce_auth import (
@@ -107,6 +106,9 @@ from ansible_collections.flux.burst.plugins.module_utils._gce_session import (
     USER_LABEL,
     GceSession,
     machine,
+)
+from ansible_collections.flux.burst.plugins.plugin_utils._specification import (
+    read as read_specification,
 )
 
 GROUP = "burst_nodes"
@@ -155,7 +157,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         self._constructed = [self.get_option(name) for name in names]
         self._made: dict[tuple[str, str], str] = {}
         inventory.add_group(GROUP)
-        spec = self._specification(Path(path).parent / self.get_option("specification"))
+        spec = read_specification(
+            self, Path(path).parent / self.get_option("specification"), DEFAULTS
+        )
         self.load_cache_plugin()
         try:
             if spec["burst_project"] is None:
@@ -215,28 +219,6 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 self._made[kind] = self.inventory.add_group(name)
         own = [GROUP] if labels[LABEL] == burst else []
         return own + [self._made[kind] for kind in kinds if kind[1]]
-
-    def _specification(self, path: Path) -> dict[str, Any]:
-        if not path.is_file():
-            raise AnsibleParserError(
-                f"specification: wanted a file with the burst_* variables, found none at {path}."
-            )
-        given = self.loader.load_from_file(str(path), trusted_as_template=True) or {}
-        if not isinstance(given, dict):
-            raise AnsibleParserError(
-                f"{path}: wanted a mapping of burst_* variables, found {type(given).__name__}."
-            )
-        variables = {**given, **load_extra_vars(self.loader)}
-        self.templar.available_variables = variables
-        made = dict(DEFAULTS)
-        for name in DEFAULTS:
-            if variables.get(name) is not None:
-                try:
-                    # As plain text: what came out of a template is none.
-                    made[name] = str(self.templar.template(variables[name]))
-                except AnsibleError as error:
-                    raise AnsibleParserError(f"{path}: {name}: {error}") from None
-        return made
 
 
 def auth(spec: dict[str, Any]) -> Auth:

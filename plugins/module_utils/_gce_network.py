@@ -110,13 +110,13 @@ def desired(foundation: Foundation) -> list[dict[Key, dict[str, Any]]]:
                 "privateIpGoogleAccess": True,
             },
             "router": {"name": f"{name}-router", "network": network, "nats": [nat]},
-            "firewall iap": _firewall(
+            "firewall iap": firewall(
                 f"{name}-allow-iap-ssh",
                 network,
                 foundation.ssh_ranges,
                 {"IPProtocol": "tcp", "ports": ["22"]},
             ),
-            "firewall internal": _firewall(
+            "firewall internal": firewall(
                 f"{name}-allow-internal", network, [foundation.subnet_cidr], {"IPProtocol": "all"}
             ),
         },
@@ -130,9 +130,10 @@ def desired(foundation: Foundation) -> list[dict[Key, dict[str, Any]]]:
     ]
 
 
-def _firewall(
+def firewall(
     name: str, network: str, sources: Sequence[str], allowed: dict[str, Any]
 ) -> dict[str, Any]:
+    """Return a rule that lets something in from some ranges."""
     return {
         "name": name,
         "network": network,

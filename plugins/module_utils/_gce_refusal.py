@@ -21,7 +21,7 @@ DISABLED = ("accessNotConfigured", "SERVICE_DISABLED")
 RETRY_SECONDS = 60.0
 """How long to go on asking when Compute Engine says "later"."""
 PERMISSION = re.compile(
-    r"\b(?:compute|iam|iap|resourcemanager|serviceusage)\.(?!googleapis|gserviceaccount)[a-zA-Z]+\.[a-zA-Z]+\b"
+    r"\b(?:compute|container|iam|iap|resourcemanager|serviceusage)\.(?!googleapis|gserviceaccount)[a-zA-Z]+\.[a-zA-Z]+\b"
 )
 ACT_AS = re.compile(r"does not have access to service account|iam\.serviceAccountUser", re.I)
 """How Compute Engine words a missing iam.serviceAccounts.actAs."""
@@ -32,6 +32,8 @@ ROLES = (
     (r"iam\.serviceAccounts\.getAccessToken", "roles/iam.serviceAccountTokenCreator"),
     (r"serviceusage\.", "roles/serviceusage.serviceUsageConsumer"),
     (r"resourcemanager\.projects\.get", "roles/browser"),
+    (r"container\.\w+\.(get|list)$", "roles/container.clusterViewer"),
+    (r"container\.", "roles/container.admin"),
     (r"compute\.images\.(useReadOnly|get|list|getFromFamily)", "roles/compute.imageUser"),
     (r"compute\.(images|snapshots)\.", "roles/compute.storageAdmin"),
     (r"compute\.(networks|subnetworks|addresses)\.use", "roles/compute.networkUser"),

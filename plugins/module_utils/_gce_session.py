@@ -38,7 +38,7 @@ NOT_FOUND = 404
 MOST_PAGES = 1000
 """More than any list has: one that never ends is none."""
 JSON = "application/json"
-VERBS = {"GET": "read", "POST": "ask for", "DELETE": "delete"}
+VERBS = {"GET": "read", "POST": "ask for", "PUT": "change", "DELETE": "delete"}
 
 
 class GceSession:
@@ -254,6 +254,13 @@ class OsLoginSession(GceSession):
 
     service, root = "OS Login", "v1"
     advice = "check burst_os_login_account, and that the OS Login API is enabled"
+
+
+class ContainerSession(GceSession):
+    """Requests of one endpoint of Kubernetes Engine's API."""
+
+    service, root = "Kubernetes Engine", "v1"
+    advice = "check the project, the location and the name, and that the Kubernetes Engine API is enabled"
 
 
 def _wrong(answer: Mapping[str, Any], query: Mapping[str, str]) -> str:

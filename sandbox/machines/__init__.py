@@ -97,6 +97,12 @@ class Backend(Protocol):
     def set_nat(self, segment: str, address: str | None) -> None:
         """Let a segment's machines out with this source address; None shuts them in again."""
 
+    def set_forwards(self, forwards: Mapping[tuple[str, str, int], tuple[str, int]]) -> None:
+        """Let (segment, address, port), as the segment's machines reach it, lead to (address, port) of the site's."""
+
+    def command(self, project: str, name: str, words: list[str]) -> list[str]:
+        """Return the command that runs another in a machine as root. Raises MachineError."""
+
     def connect(self, project: str, name: str, port: int) -> socket.socket:
         """Return a blocking TCP connection to the machine, from IAP_ADDRESS. Raises OSError."""
 

@@ -16,7 +16,7 @@ import re
 import socket
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,7 +24,8 @@ from sandbox.machines import IAP_ADDRESS, MachineError, MachineSpec
 
 NETNS = Path("/run/netns")
 SITE_SEGMENT = "site"
-# The lead's broker behind a NAT port, as a NodePort is; there whether or not anyone is let out to it.
+# The lead's broker behind a NAT port, as a NodePort is; there whether or not anyone is let out to it, but for leads
+# that are pods, whose services say where they are.
 NAT_PORT = ("203.0.113.10", 30093, "10.77.0.10", 8050)
 CONNECT_SECONDS = 5.0
 CLONE_NEWNET = 0x40000000
@@ -102,10 +103,12 @@ def inside(namespace: str, function: Callable[[], Result]) -> Result:
 RULES = """\
 table ip sandbox {{
   map sources {{ type ifname : ipv4_addr; }}
+  map forwards {{ type ifname . ipv4_addr . inet_service : ipv4_addr . inet_service; }}
   set let_out {{ type ifname; }}
   chain before {{
     type nat hook prerouting priority dstnat;
-    ip daddr {address} tcp dport {port} dnat to {lead}:{lead_port}
+    {fixed}
+    dnat ip to iifname . ip daddr . tcp dport map @forwards
   }}
   chain after {{
     type nat hook postrouting priority srcnat;
@@ -128,8 +131,8 @@ table ip sandbox {{
 class CloudNet:
     """The network of one sandbox. Its methods may be called from several threads."""
 
-    def __init__(self, sandbox: str) -> None:
-        self.sandbox = sandbox
+    def __init__(self, sandbox: str, fixed_port: bool = True) -> None:
+        self.sandbox, self._fixed_port = sandbox, fixed_port
         self.namespace = cloud_namespace(sandbox)
         self._members: dict[str, set[str]] = {}  # segment -> the namespaces of its machines
         self._lock = threading.Lock()
@@ -144,8 +147,8 @@ class CloudNet:
             run(["ip", "-n", self.namespace, "-batch", "-"], "\n".join(commands))
             inside(self.namespace, _forward)
             address, port, lead, lead_port = NAT_PORT
-            rules = RULES.format(address=address, port=port, lead=lead, lead_port=lead_port)
-            self._nft(rules)
+            fixed = f"ip daddr {address} tcp dport {port} dnat to {lead}:{lead_port}"
+            self._nft(RULES.format(fixed=fixed if self._fixed_port else ""))
 
     def _nft(self, rules: str) -> None:
         run(["ip", "netns", "exec", self.namespace, "nft", "-f", "-"], rules)
@@ -225,6 +228,15 @@ class CloudNet:
             if address is not None:
                 rules.append(f'add element ip sandbox sources {{ "{bridge}" : {address} }}')
                 rules.append(f'add element ip sandbox let_out {{ "{bridge}" }}')
+            self._nft("\n".join(rules) + "\n")
+
+    def set_forwards(self, forwards: Mapping[tuple[str, str, int], tuple[str, int]]) -> None:
+        """Let a segment's machines reach the site's ports at these addresses, and no others. Raises MachineError."""
+        rules = ["flush map ip sandbox forwards"]
+        for (segment, address, port), (there, port_there) in sorted(forwards.items()):
+            element = f'"{self.bridge(segment)}" . {address} . {port} : {there} . {port_there}'
+            rules.append(f"add element ip sandbox forwards {{ {element} }}")
+        with self._lock:
             self._nft("\n".join(rules) + "\n")
 
     def connect(self, segment: str, address: str, port: int) -> socket.socket:

@@ -15,6 +15,7 @@ import os
 import socket
 import subprocess
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,11 +59,11 @@ chmod 440 "/etc/sudoers.d/$1"
 class NspawnBackend:
     """Boots machines. See sandbox.machines.Backend for what each method promises."""
 
-    def __init__(self, name: str, state: Path, root: Path) -> None:
+    def __init__(self, name: str, state: Path, root: Path, fixed_port: bool = True) -> None:
         self.name = name
         self.top = state / "machines"
         self.root = root
-        self.net = CloudNet(name)
+        self.net = CloudNet(name, fixed_port)
         # No project has such a name.
         self.images = Images(self.top / ".images", root)
         self._machines: dict[tuple[str, str], MachineSpec] = {}
@@ -231,6 +232,17 @@ class NspawnBackend:
     def set_nat(self, segment: str, address: str | None) -> None:
         """Let a segment out, or shut it in."""
         self.net.set_nat(segment, address)
+
+    def set_forwards(self, forwards: Mapping[tuple[str, str, int], tuple[str, int]]) -> None:
+        """Lead segments to the site's ports."""
+        self.net.set_forwards(forwards)
+
+    def command(self, project: str, name: str, words: list[str]) -> list[str]:
+        """Return a command that enters the machine."""
+        leader = processes.leader(machine_namespace(self.name, project, name))
+        if leader is None:
+            raise MachineError(f"wanted {name} running, found it dead: see logs {name}")
+        return command(leader, ROOT, words, "xterm")
 
     def connect(self, project: str, name: str, port: int) -> socket.socket:
         """Connect from the relay's address."""

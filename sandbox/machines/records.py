@@ -9,6 +9,7 @@ import base64
 import hashlib
 import socket
 import threading
+from collections.abc import Mapping
 
 from sandbox.machines import MachineError, MachineSpec
 
@@ -75,6 +76,13 @@ class RecordsBackend:
 
     def set_nat(self, segment: str, address: str | None) -> None:
         """Nothing is let out, as nothing is in."""
+
+    def set_forwards(self, forwards: Mapping[tuple[str, str, int], tuple[str, int]]) -> None:
+        """Nothing is reached."""
+
+    def command(self, project: str, name: str, words: list[str]) -> list[str]:
+        """Refuse: nothing runs."""
+        raise MachineError(f"{name} is a record only: backend records boots nothing")
 
     def connect(self, project: str, name: str, port: int) -> socket.socket:
         """Refuse: nothing listens."""

@@ -27,6 +27,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--backend", choices=("nspawn", "records"), default="nspawn")
     parser.add_argument("--latency", choices=("real", "none"), default="real")
     parser.add_argument("--flux", choices=("real", "standin"), default="standin")
+    parser.add_argument("--lead", choices=("vm", "gke"), default="vm")
     parser.add_argument("--root", type=Path, help="the machines' root image, for backend nspawn")
     return parser.parse_args(arguments)
 
@@ -42,6 +43,8 @@ def parts(options: argparse.Namespace) -> tuple[Backend, Callable[[str], list[Ma
 
     if options.root is None:
         raise MachineError("backend nspawn wants --root ROOT, a root image; found none")
+    if options.lead == "gke":
+        return NspawnBackend(options.name, options.state, options.root, False), lambda key: []
     backend = NspawnBackend(options.name, options.state, options.root)
     return backend, lambda key: site_machines(options.state, options.flux, key)
 

@@ -30,6 +30,7 @@ from sandbox.server import (
     resources,
 )
 from sandbox.server.api import METHODS, Api, parse_json
+from sandbox.server.container import Container
 from sandbox.server.errors import RETRY_INFO, ApiError
 from sandbox.server.faults import Dropped
 from sandbox.server.oauth import TokenError, Tokens
@@ -88,12 +89,14 @@ class Frontend:
     def __init__(
         self,
         api: Api,
+        container: Container,
         tokens: Tokens,
         log: RequestLog,
         about: Mapping[str, str],
         shutdown: asyncio.Event,
     ) -> None:
-        self.api, self.tokens, self.log, self.about = api, tokens, log, about
+        self.api, self.container = api, container
+        self.tokens, self.log, self.about = tokens, log, about
         self.shutdown = shutdown
         self.logins = Logins()
         api.cloud.logins = self.logins.let_in
@@ -118,6 +121,9 @@ class Frontend:
         app.router.add_get(f"{user}/loginProfile", self.os_login)
         app.router.add_post(f"{user}:importSshPublicKey", self.os_login)
         app.router.add_delete(f"{user}/sshPublicKeys/{{key}}", self.os_login)
+        app.router.add_route(
+            "*", "/v1/projects/{project:[^/:]+}/locations/{location}/{path:.*}", self.gke
+        )
         app.router.add_route("*", "/{path:.*}", self.compute)
         return app
 
@@ -137,6 +143,16 @@ class Frontend:
             status, answer = await self._call(request.method, path, request.query, body)
         except Dropped:
             return _drop(request)
+        return _json(answer, status)
+
+    async def gke(self, request: web.Request) -> web.Response:
+        """Answer a call of the Container API."""
+        path, body = request.rel_url.raw_path, await request.read()
+        authorization = request.headers.get("Authorization")
+        status, answer, asked = self.container.answer(
+            request.method, path, request.query, body, authorization
+        )
+        self.log.write(request.method, path, request.query, status, asked, answer)
         return _json(answer, status)
 
     async def batch(self, request: web.Request) -> web.Response:
@@ -210,7 +226,10 @@ class Frontend:
     async def status(self, request: web.Request) -> web.Response:
         """Say what there is."""
         cloud = self.api.cloud
-        projects = {project: _project(cloud, project) for project in cloud.projects()}
+        projects = {
+            project: {**_project(cloud, project), **self.container.told(project)}
+            for project in cloud.projects()
+        }
         site = [
             {"name": it["name"], "address": it["address"], "status": it["status"]}
             for it in _instances(cloud, catalog.SITE_PROJECT)

@@ -21,8 +21,10 @@ from sandbox.machines import Backend, MachineSpec
 from sandbox.server import site_project, tls, validate
 from sandbox.server.api import Api
 from sandbox.server.app import Frontend
+from sandbox.server.container import Container
 from sandbox.server.oauth import Tokens
 from sandbox.server.operations import Operations
+from sandbox.server.pod_machines import PodMachines
 from sandbox.server.proxy import Proxy
 from sandbox.server.relay import Relay
 from sandbox.server.requestlog import RequestLog
@@ -72,6 +74,7 @@ class Service:
         self.relay = Relay(self.cloud, self.tokens)
         self._runners: list[web.AppRunner] = []
         self._proxy: Proxy | None = None
+        self._container: Container | None = None
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Serve; call ready when everything answers. Raises MachineError and OSError at the start."""
@@ -90,7 +93,16 @@ class Service:
             try:
                 self.tokens.write(settings.state)
                 context = tls.make(settings.state)
-                frontend = self._frontend(requests, stop)
+                pods = PodMachines(self.cloud, lambda: ssh_public_key(settings.state))
+                self._container = Container(
+                    self.cloud,
+                    self.tokens,
+                    context,
+                    settings.state / "ca.pem",
+                    pods,
+                    settings.latency == "real",
+                )
+                frontend = self._frontend(requests, stop, self._container)
                 await self._serve(frontend.application(), compute, None)
                 await self._serve(frontend.application(), secure, context)
                 await self._serve(self.relay.application(), relay, context)
@@ -103,7 +115,9 @@ class Service:
                 await self._close()
                 requests.close()
 
-    def _frontend(self, requests: RequestLog, stop: asyncio.Event) -> Frontend:
+    def _frontend(
+        self, requests: RequestLog, stop: asyncio.Event, container: Container
+    ) -> Frontend:
         settings = self.settings
         about = {
             "name": settings.name,
@@ -112,7 +126,7 @@ class Service:
             "latency": settings.latency,
         }
         api = Api(self.cloud, self.operations, validate.load())
-        return Frontend(api, self.tokens, requests, about, stop)
+        return Frontend(api, container, self.tokens, requests, about, stop)
 
     async def _serve(
         self, app: web.Application, bound: socket.socket, context: ssl.SSLContext | None
@@ -137,6 +151,8 @@ class Service:
         log.info("stopping")
         await self.operations.stop()
         self.relay.stop()
+        if self._container:
+            await self._container.stop()
         if self._proxy:
             await self._proxy.stop()
         for runner in self._runners:

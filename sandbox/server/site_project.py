@@ -21,15 +21,22 @@ def register(cloud: Cloud, specs: list[MachineSpec]) -> None:
         return
     assert ipaddress.ip_address(IAP_ADDRESS) in ipaddress.ip_network(IAP_RANGE)
     network = Key(PROJECT, "global", "networks", NETWORK)
+    if cloud.find(network) is None:
+        _network(cloud, network, specs[0])
+    for spec in specs:
+        _instance(cloud, spec, network)
+
+
+def _network(cloud: Cloud, network: Key, spec: MachineSpec) -> None:
     subnetwork = Key(PROJECT, f"regions/{REGION}", "subnetworks", NETWORK)
     firewall = Key(PROJECT, "global", "firewalls", f"{NETWORK}-allow-iap-ssh")
     fields: Resource = {"autoCreateSubnetworks": False, "subnetworks": [subnetwork.link]}
     cloud.put(network, cloud.new(network, "network", fields))
-    cidr = ipaddress.ip_network(f"{specs[0].address}/{specs[0].prefix}", strict=False)
+    cidr = ipaddress.ip_network(f"{spec.address}/{spec.prefix}", strict=False)
     fields = {
         "network": network.link,
         "ipCidrRange": str(cidr),
-        "gatewayAddress": specs[0].gateway,
+        "gatewayAddress": spec.gateway,
         "region": f"{catalog.BASE}/projects/{PROJECT}/regions/{REGION}",
     }
     cloud.put(subnetwork, cloud.new(subnetwork, "subnetwork", fields))
@@ -42,11 +49,10 @@ def register(cloud: Cloud, specs: list[MachineSpec]) -> None:
         "allowed": [{"IPProtocol": "tcp", "ports": ["22"]}],
     }
     cloud.put(firewall, cloud.new(firewall, "firewall", fields))
-    for spec in specs:
-        _instance(cloud, spec, network, subnetwork)
 
 
-def _instance(cloud: Cloud, spec: MachineSpec, network: Key, subnetwork: Key) -> None:
+def _instance(cloud: Cloud, spec: MachineSpec, network: Key) -> None:
+    subnetwork = Key(PROJECT, f"regions/{REGION}", "subnetworks", NETWORK)
     zone = f"{catalog.BASE}/projects/{PROJECT}/zones/{ZONE}"
     keys = "\n".join(f"{user}:{key}" for user, key in spec.ssh_keys)
     items = [
@@ -74,11 +80,32 @@ def _instance(cloud: Cloud, spec: MachineSpec, network: Key, subnetwork: Key) ->
         "labelFingerprint": fingerprint({}),
         "tags": {"fingerprint": fingerprint([])},
     }
-    key = Key(PROJECT, f"zones/{ZONE}", "instances", spec.name)
+    key = _key(spec.name)
     cloud.put(key, cloud.new(key, "instance", fields))
+
+
+def _key(name: str) -> Key:
+    return Key(PROJECT, f"zones/{ZONE}", "instances", name)
+
+
+def has(cloud: Cloud, name: str) -> bool:
+    """Return whether there is a machine of that name."""
+    return cloud.find(_key(name)) is not None
+
+
+def addresses(cloud: Cloud) -> set[str]:
+    """Return the addresses of the site's machines."""
+    every = cloud.table(PROJECT, "instances").values()
+    return {instance["networkInterfaces"][0]["networkIP"] for instance in every}
+
+
+def unregister(cloud: Cloud, name: str) -> None:
+    """Forget a machine that is gone. Idempotent."""
+    cloud.remove(_key(name))
 
 
 def running(cloud: Cloud) -> None:
     """Write down that the site's machines run."""
     for instance in cloud.table(PROJECT, "instances").values():
-        instance.update(status="RUNNING", lastStartTimestamp=now())
+        if instance["status"] != "RUNNING":
+            instance.update(status="RUNNING", lastStartTimestamp=now())

@@ -1,9 +1,9 @@
 # Copyright: flux.burst contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Requests and responses held against Google's own discovery document of Compute Engine v1.
+"""Requests and responses held against Google's own discovery documents, of Compute Engine v1 above all.
 
-The document comes with google-api-python-client; the server does without where that is not installed.
+The documents come with google-api-python-client; the server does without where that is not installed.
 """
 
 from __future__ import annotations
@@ -22,8 +22,12 @@ from urllib.parse import unquote
 
 Schema = Mapping[str, Any]
 
-ROOT = "/compute/v1/"
-DOCUMENT = Path("discovery_cache", "documents", "compute.v1.json")
+APIS = {
+    "compute": (re.compile("/compute/v1/"), "/compute/v1/"),
+    "container": (re.compile("/v1/projects/[^/:]+/locations/"), "/"),
+}
+"""Which paths are whose, and what of them a document's paths do not have."""
+DOCUMENTS = Path("discovery_cache", "documents")
 RANGES = {
     "int32": (-(2**31), 2**31 - 1),
     "uint32": (0, 2**32 - 1),
@@ -63,15 +67,16 @@ class Context:
 
 
 class Discovery:
-    """The document, indexed. Method ids have no "compute." in front: "instances.insert"."""
+    """A document, indexed. Method ids have no "compute." in front: "instances.insert"."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self.schemas: Mapping[str, Schema] = document["schemas"]
         self.common: Mapping[str, Any] = document["parameters"]
         self.methods: dict[str, Mapping[str, Any]] = {}
         self._index: dict[tuple[str, int], list[tuple[str, re.Pattern[str]]]] = {}
+        self.api = document["name"]
         for method in _methods(document):
-            name, path = method["id"].removeprefix("compute."), method["flatPath"]
+            name, path = method["id"].removeprefix(f"{self.api}."), method["flatPath"]
             self.methods[name] = method
             pattern = re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path))
             place = (method["httpMethod"], path.count("/"))
@@ -100,7 +105,7 @@ class Discovery:
         """Return what is wrong with a request. strict: also what Google would only ignore."""
         spec = self.methods.get(method)
         if spec is None:
-            return [Problem("notFound", f"compute.{method} is no method of Compute Engine v1")]
+            return [Problem("notFound", f"{self.api}.{method} is no method of {self.api} v1")]
         problems = list(self._parameters(spec, query, path or {}))
         if "request" in spec and body is None:
             problems.append(Problem("required", "Required field 'resource' not specified"))
@@ -255,11 +260,11 @@ def _error_problems(status: int, body: Any) -> list[str]:
     return []
 
 
-def load() -> Discovery | None:
-    """Return Google's document, or None where google-api-python-client is not installed."""
+def load(api: str = "compute") -> Discovery | None:
+    """Return Google's document of an API, or None where google-api-python-client is not installed."""
     found = importlib.util.find_spec("googleapiclient")
     for place in (found.submodule_search_locations or ()) if found else ():
-        path = Path(place) / DOCUMENT
+        path = Path(place) / DOCUMENTS / f"{api}.v1.json"
         if path.exists():
             return Discovery(json.loads(path.read_text()))
     return None
@@ -268,29 +273,36 @@ def load() -> Discovery | None:
 def check_log(path: str | Path) -> list[str]:
     """Return what is wrong with the calls in a request log, one line each; [] is a clean log.
 
-    Each call has to be a method of the discovery document, with the parameters, request and
+    Each call of an API in APIS has to be a method of its discovery document, with the parameters, request and
     response that it declares: nothing unknown, nothing output-only or missing in a request.
     Raises RuntimeError where the document is not installed.
     """
-    discovery = load()
-    if discovery is None:
+    documents = {api: load(api) for api in APIS}
+    if None in documents.values():
         raise RuntimeError(
             "wanted Google's discovery document, found none: install google-api-python-client"
         )
     problems = []
     for number, line in enumerate(Path(path).read_text().splitlines(), 1):
         record = json.loads(line)
-        if record["path"].startswith(ROOT):
-            where = f"{path}:{number}: {record['method']} {record['path']}"
-            problems += [f"{where}: {problem}" for problem in _record_problems(discovery, record)]
+        for api, (pattern, root) in APIS.items():
+            discovery = documents[api]
+            if discovery is not None and pattern.match(record["path"]):
+                where = f"{path}:{number}: {record['method']} {record['path']}"
+                below = record["path"].removeprefix(root)
+                found = _record_problems(discovery, record, below)
+                problems += [f"{where}: {problem}" for problem in found]
     return problems
 
 
-def _record_problems(discovery: Discovery, record: Mapping[str, Any]) -> list[str]:
-    found = discovery.match(record["method"], record["path"].removeprefix(ROOT))
+def _record_problems(discovery: Discovery, record: Mapping[str, Any], below: str) -> list[str]:
+    found = discovery.match(record["method"], below)
     if found is None:
-        return ["no method of Compute Engine v1"]
-    method, parameters = found
+        return [f"no method of {discovery.api} v1"]
+    method, parts = found
+    # A document may take several parts of a path as one parameter, "name" or "parent".
+    declared = discovery.methods[method].get("parameters", {})
+    parameters = {name: value for name, value in parts.items() if name in declared}
     query, body = record["query"], record["request"]
     asked = discovery.request_problems(method, query, body, parameters, strict=True)
     status = record["status"]

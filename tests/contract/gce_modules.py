@@ -48,15 +48,15 @@ FORKS.set_forkserver_preload(
 
 
 def forked(
-    name: str, given: str, meanwhile: Callable[[BaseProcess], None] | None = None
+    name: str, given: Mapping[str, Any], meanwhile: Callable[[BaseProcess], None] | None = None
 ) -> tuple[int, str]:
-    """Run a module in a process of its own and return its exit code and all that it printed.
+    """Run a module with these arguments in a process of its own and return its exit code and all that it printed.
 
     meanwhile is called with the process while it runs.
     """
     with tempfile.TemporaryDirectory() as folder:
         taken, printed = Path(folder) / "taken", Path(folder) / "printed"
-        taken.write_text(given)
+        taken.write_text(json.dumps({"ANSIBLE_MODULE_ARGS": given}))
         process = FORKS.Process(target=_module, args=(name, taken, printed, dict(os.environ)))
         process.start()
         if meanwhile:
@@ -78,6 +78,15 @@ def _module(name: str, taken: Path, printed: Path, environment: dict[str, str]) 
     runpy.run_module(f"ansible_collections.flux.burst.plugins.modules.{name}", None, "__main__")
 
 
+def ran(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a module returns; it must end with exit_json or fail_json, not a traceback."""
+    code, output = forked(name, arguments)
+    assert output.strip().startswith("{"), output
+    result: dict[str, Any] = json.loads(output)
+    assert ("failed" in result) == (code != 0)
+    return result
+
+
 class Modules:
     """Runs modules of one burst against a server; always has options that each of them is given."""
 
@@ -85,17 +94,13 @@ class Modules:
         self.server, self.burst, self.always = server, burst, always
 
     def run(self, name: str, /, *, check: bool = False, **options: Any) -> dict[str, Any]:
-        """Return what a module returns; it must end with exit_json or fail_json, not a traceback."""
-        code, output = forked(name, self.arguments(options, check=check))
-        assert output.strip().startswith("{"), output
-        result: dict[str, Any] = json.loads(output)
-        assert ("failed" in result) == (code != 0)
-        return result
+        """Return what a module returns, as `ran` does."""
+        return ran(name, self.arguments(options, check=check))
 
-    def arguments(self, options: Mapping[str, Any], *, check: bool = False) -> str:
-        """Return what a module reads from its standard input."""
+    def arguments(self, options: Mapping[str, Any], *, check: bool = False) -> dict[str, Any]:
+        """Return what a module is given."""
         server = self.server
-        arguments = {
+        return {
             **({"burst": self.burst} if self.burst else {}),
             "project": server.project,
             "compute_endpoint": server.compute_endpoint,
@@ -105,7 +110,6 @@ class Modules:
             **self.always,
             **options,
         }
-        return json.dumps({"ANSIBLE_MODULE_ARGS": arguments})
 
     def network(self, **options: Any) -> dict[str, Any]:
         """Run gce_network."""

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,10 @@ import pytest
 from sandbox import flux_files, inside, preflight
 from sandbox.machines import MachineError, MachineSpec, cgroups, cloudnet, processes
 from sandbox.machines.nspawn import NspawnBackend, sweep
+from sandbox.pods import pod_machine
 from sandbox.rootfs import build_root, remove_tree
-from sandbox.site import LEAD, PROJECT, WORKER, site_machines
+from sandbox.server.kube.minicluster import MiniCluster
+from sandbox.site import LEAD, PROJECT, WORKER, curve_certificate, site_machines
 
 pytestmark = [
     pytest.mark.machines,
@@ -254,6 +257,39 @@ def test_the_lead_is_reached_through_the_nat_port_only_and_only_with_nat(
     assert not reaches(NAMES[0], PROJECT, LEAD, cloud.address, 22)
     backend.set_nat(SEGMENT, None)
     assert not reaches(*through)
+
+
+def test_the_pods_of_a_minicluster_are_a_flux_that_only_its_node_port_leads_to(
+    root: Path, state: Path
+) -> None:
+    with closing(NspawnBackend(NAMES[0], state, root, fixed_port=False)) as backend:
+        backend.open()
+        mini = MiniCluster(
+            "default", "flux-sample", 2, 2, f"{LEAD},{WORKER},gffw-1", "flux-service"
+        )
+        shared = (["10.77.0.10", "10.77.0.11"], curve_certificate("t").decode(), bytes(128), KEY)
+        for index in (0, 1):
+            backend.create(pod_machine(mini, index, *shared))
+        script = ". /mnt/flux/flux-view.sh; FLUX_URI=$fluxsocket flux resource list -s free -n -o {nodelist}"
+
+        until(lambda: backend.running(PROJECT, LEAD))
+
+        def free() -> str:
+            words = backend.command(PROJECT, LEAD, ["bash", "-c", script])
+            return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
+
+        until(lambda: free() == "flux-sample-[0-1]")
+        cloud = cloud_machine()
+        backend.create(cloud)
+        until(lambda: backend.host_keys(CLOUD, cloud.name))
+        backend.set_nat(SEGMENT, "203.0.113.20")
+        through = (NAMES[0], CLOUD, cloud.name, "203.0.113.11", 30093)
+        assert not reaches(*through)
+        backend.set_forwards({(SEGMENT, "203.0.113.11", 30093): ("10.77.0.10", 8050)})
+        assert reaches(*through)
+        assert not reaches(NAMES[0], CLOUD, cloud.name, "203.0.113.10", 30093)
+        backend.set_forwards({})
+        assert not reaches(*through)
 
 
 def peers() -> bool:

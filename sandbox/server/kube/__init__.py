@@ -1,0 +1,4 @@
+# Copyright: flux.burst contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A Kubernetes API of one GKE cluster, as far as kubectl and the Python client need it for a MiniCluster."""
