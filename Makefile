@@ -5,12 +5,13 @@ SEEDS ?= 300
 SEED_BASE ?= 1
 BIN := .venv/bin
 
-.PHONY: help burst doctor teardown down test lint fuzz bench bench-queue bench-compute bench-nodes chaos setup setup-test clean
+.PHONY: help burst doctor teardown down lead-gke test lint fuzz bench bench-queue bench-compute bench-nodes chaos setup setup-test clean
 help:
 	@echo "make burst      a whole burst on this machine, in the sandbox (FLUX=real|standin chooses the Flux)"
 	@echo "make doctor     say of the sandbox that runs what is right, what is wrong, what to do; nothing is made"
 	@echo "make teardown   drain, stop and delete what the burst made; the sandbox stays up"
 	@echo "make down       take the sandbox away"
+	@echo "make lead-gke   a lead in GKE and a burst from it, in a sandbox of their own (fetches kubernetes.core)"
 	@echo "make test       every test and check"
 	@echo "make lint       the checkers alone"
 	@echo "make fuzz       50,000 inputs that are nearly right, of which make test tries a sample"
@@ -36,6 +37,10 @@ teardown: setup
 
 down: setup
 	@$(BIN)/python -m sandbox down
+
+lead-gke:
+	@$(PYTHON) tools/setup.py requirements-gke.txt
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m sandbox.demo lead-gke --flux $(FLUX)
 
 test: setup-test
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -1,7 +1,7 @@
 # Copyright: flux.burst contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`make burst`, `make doctor` and `make teardown`: the user's side of a burst, run in the sandbox.
+"""`make burst`, `make doctor`, `make teardown` and `make lead-gke`: the user's side of a burst, run in the sandbox.
 
 It types what a user would type (submit a job on the lead, run the playbook, look at the result) and shows it. All
 that bursts is in the playbooks; nothing of it is here.
@@ -21,10 +21,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sandbox.paths import state_of
+
 TOP = Path(__file__).resolve().parent.parent
 LEAD = "flux-sample-0"
 JOB = ["flux", "submit", "-N", "4", "--cwd", "/tmp", "--setattr=burstable", "hostname"]
+GKE_JOB = ["flux", "submit", "-N", "5", *JOB[4:]]
 JOB_LIMIT = 60
+GKE_NAME = "lead-gke"
+GKE = ["-i", "inventory/gke", "-e", "@sandbox/lead_gke.yml"]
+# In its container, the lead is reached as the instance's owner, by the socket that the operator gives it.
+IN_POD = ["exec", "service/flux-sample-lead", "--container", "flux-sample", "--"]
+AS_FLUX = ["runuser", "-u", "flux", "--", "env", "FLUX_URI=local:///mnt/flux/config/run/flux/local"]
 
 
 class DemoError(Exception):
@@ -76,7 +84,19 @@ class Demo:
             stdout=stdout,
         )
 
-    def playbook(self, title: str, name: str) -> None:
+    def in_pod(self, title: str, command: list[str], stdout: int | None = None) -> str:
+        """Run a command as user flux in the container of a lead that is a pod."""
+        return self.kubectl(title, [*IN_POD, *AS_FLUX, *command], stdout)
+
+    def kubectl(self, title: str, words: list[str], stdout: int | None = None) -> str:
+        """Run kubectl with the kubeconfig that the playbook wrote."""
+        kubeconfig = state_of(self.name) / "bursts" / "kubeconfig-flux-cluster"
+        command = [str(Path(sys.executable).with_name("kubectl")), "--kubeconfig", str(kubeconfig)]
+        return self.step(
+            title, [*command, *words], shown=f"kubectl {shlex.join(words)}", stdout=stdout
+        )
+
+    def playbook(self, title: str, name: str, *options: str) -> None:
         """Run a playbook, pointed at this sandbox."""
         exports = subprocess.run(
             self.sandbox("env"), cwd=TOP, stdout=subprocess.PIPE, text=True, check=False
@@ -86,7 +106,8 @@ class Demo:
         words = (word for line in exports.stdout.splitlines() for word in shlex.split(line)[1:])
         self.env.update(dict(word.split("=", 1) for word in words))
         command = str(Path(sys.executable).with_name("ansible-playbook"))
-        self.step(title, [command, name], shown=f"ansible-playbook {name}")
+        words = [*options, name]
+        self.step(title, [command, *words], shown=f"ansible-playbook {shlex.join(words)}")
 
     def report(self) -> None:
         """Show where the time went."""
@@ -136,6 +157,41 @@ def doctor(demo: Demo) -> None:
     )
 
 
+def lead_gke(demo: Demo, flux: str) -> None:
+    """Make a lead in GKE and burst from it."""
+    demo.step(
+        "Bring a sandbox up that has no lead",
+        demo.sandbox("up", "--flux", flux, "--lead", "gke"),
+        shown=f"python -m sandbox up --name {demo.name} --lead gke",
+    )
+    demo.playbook(
+        "Make the lead: cluster, operator, MiniCluster, service, firewall",
+        "playbooks/lead_gke.yml",
+        *GKE,
+    )
+    demo.kubectl("What there is in the cluster", ["get", "nodes,pods,services", "-o", "wide"])
+    demo.in_pod("Nodes before", ["flux", "resource", "list"])
+    job = demo.in_pod(
+        "Submit a job for all nodes, also those that are not there", GKE_JOB, subprocess.PIPE
+    )
+    demo.console.print(job)
+    demo.playbook("Burst", "playbooks/burst.yml", *GKE)
+    demo.in_pod("Nodes after", ["flux", "resource", "list"])
+    attach = ["timeout", "-k", "5", str(JOB_LIMIT), "flux", "job", "attach", job]
+    demo.in_pod("The job's output", attach)
+    demo.report()
+    demo.console.print(
+        "\n[green]The burst is up.[/green] These take away what there is, step by step:"
+    )
+    for name in ("teardown.yml", "lead_gke_teardown.yml"):
+        named = "" if name == "teardown.yml" else " -e lead_gke_delete_cluster=flux-cluster"
+        demo.console.print(f"  ansible-playbook {shlex.join(GKE)} playbooks/{name}{named}")
+    demo.console.print(
+        f'after eval "$(python -m sandbox env --name {demo.name})"; '
+        f"python -m sandbox down --name {demo.name} takes all of it away."
+    )
+
+
 def teardown(demo: Demo) -> None:
     """Run the teardown playbook and show what is left."""
     demo.playbook("Tear down", "playbooks/teardown.yml")
@@ -148,13 +204,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m sandbox.demo", description="A whole burst in the sandbox."
     )
-    parser.add_argument("what", choices=["burst", "doctor", "teardown"])
+    parser.add_argument("what", choices=["burst", "doctor", "teardown", "lead-gke"])
     parser.add_argument("--flux", choices=["auto", "real", "standin"], default="auto")
-    parser.add_argument("--name", default=os.environ.get("FLUX_BURST_SANDBOX", "default"))
+    parser.add_argument("--name")
     options = parser.parse_args()
-    demo = Demo(options.name)
+    gke = options.what == "lead-gke"
+    # A sandbox of its own: the usual one has a lead that is no pod.
+    usual = GKE_NAME if gke else os.environ.get("FLUX_BURST_SANDBOX", "default")
+    demo = Demo(options.name or usual)
     try:
-        if options.what == "burst":
+        if gke:
+            lead_gke(demo, options.flux)
+        elif options.what == "burst":
             burst(demo, options.flux)
         elif options.what == "doctor":
             doctor(demo)

@@ -29,7 +29,7 @@ from documented import (
 from tools.role_docs import readme
 
 # What the tests run, beside the tests: each of these plays is in one of tests/integration.
-RUN = ("playbooks", "extensions/molecule", "inventory/sandbox")
+RUN = ("playbooks", "extensions/molecule", "inventory/sandbox", "inventory/gke")
 
 
 @cache
@@ -73,7 +73,7 @@ def test_the_role_or_a_playbook_reads_every_option(role: str) -> None:
     paths = [
         path
         for path in (TOP / "roles" / role).rglob("*")
-        if path.is_file() and path.parts[-2] in ("tasks", "templates")
+        if path.is_file() and path.parts[-2] in ("tasks", "templates", "vars")
     ]
     text = "".join(path.read_text() for path in [*paths, *(TOP / "playbooks").glob("*")])
     # These are read where a machine is reached, not where it is made.
