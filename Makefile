@@ -5,7 +5,7 @@ SEEDS ?= 300
 SEED_BASE ?= 1
 BIN := .venv/bin
 
-.PHONY: help burst doctor teardown down lead-gke test lint fuzz bench bench-queue bench-compute bench-nodes chaos setup setup-test clean
+.PHONY: help burst doctor teardown down lead-gke test lint fuzz races bench bench-queue bench-compute bench-nodes chaos setup setup-test clean
 help:
 	@echo "make burst      a whole burst on this machine, in the sandbox (FLUX=real|standin chooses the Flux)"
 	@echo "make doctor     say of the sandbox that runs what is right, what is wrong, what to do; nothing is made"
@@ -14,6 +14,7 @@ help:
 	@echo "make lead-gke   a lead in GKE and a burst from it, in a sandbox of their own (fetches kubernetes.core)"
 	@echo "make test       every test and check"
 	@echo "make lint       the checkers alone"
+	@echo "make races      100 times two controllers that claim the same jobs and hosts at once; make test does 10"
 	@echo "make fuzz       50,000 inputs that are nearly right, of which make test tries a sample"
 	@echo "make bench      every measurement beside a peer; bench-queue: the Flux side alone (needs the real Flux),"
 	@echo "                bench-compute: the Compute Engine side alone (fetches google.cloud to compare with),"
@@ -47,6 +48,9 @@ test: setup-test
 
 lint: setup-test
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/quality
+
+races: setup-test
+	@FLUX_BURST_RACES=100 $(BIN)/python -m pytest tests/contract/test_flux_claims.py
 
 fuzz: setup-test
 	@FLUX_BURST_FUZZ_INPUTS=50000 $(BIN)/python -m pytest tests/fuzz -n 2 --dist load

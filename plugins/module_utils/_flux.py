@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ansible_collections.flux.burst.plugins.module_utils import _flux_answers
-from ansible_collections.flux.burst.plugins.module_utils._errors import FluxError
+from ansible_collections.flux.burst.plugins.module_utils._errors import FluxError, printable
 
 # Kept in sync with doc_fragments/_flux.py.
 ARGUMENTS: dict[str, Any] = {
@@ -126,7 +126,7 @@ class FluxClient:
 
     def attribute(self, name: str) -> str:
         """Return a broker attribute, see flux-broker-attributes(7)."""
-        return str(self.rpc("attr.get", {"name": name})["value"])
+        return printable(self.rpc("attr.get", {"name": name})["value"])
 
     def _answer(self, topic: str, payload: dict[str, Any] | None, future: Any) -> dict[str, Any]:
         """Return the answer that a future brings. Raises OSError, and FluxError for one that Flux does not give."""

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ansible_collections.flux.burst.plugins.module_utils import _flux
+from ansible_collections.flux.burst.plugins.module_utils import _flux, _flux_claim
 from ansible_collections.flux.burst.plugins.module_utils._errors import FluxError
 
 SPAN = re.compile(r"([0-9]{1,10})(?:-([0-9]{1,10}))?")
@@ -39,10 +40,10 @@ class Rank:
     """One broker's node.
 
     cores and gpus are what R declares, free_cores and free_gpus what no job has; both are 0 where no job may start.
-    `drain_reason` is None where the rank is not drained; it outlives the node. Times are in seconds since the epoch:
-    `since` when it came, went or was drained, 0 where the lead has not seen it; `idle_since` when it last had work or
-    came, None where it is not free or nobody asked. `overlay` is the word of flux-overlay(1), `overlay_error` the
-    overlay's own on why a rank is not there.
+    `drain_reason` is None where the rank is not drained; it outlives the node. Times are in seconds since the
+    epoch: `since` when it came, went or was drained, 0 where the lead has not seen it; `idle_since` when it last
+    had work or came, None where it is not free or nobody asked. `claim` is that of the burst that holds it.
+    `overlay` is the word of flux-overlay(1), `overlay_error` the overlay's own on why a rank is not there.
     """
 
     rank: int
@@ -58,6 +59,7 @@ class Rank:
     overlay_error: str = ""
     since: float = 0.0
     idle_since: float | None = None
+    claim: dict[str, Any] | None = None
 
 
 def children_of(resource_set: Mapping[str, Any]) -> dict[int, Mapping[str, str]]:
@@ -150,11 +152,15 @@ def read_all(client: _flux.FluxClient) -> list[Rank]:
     seen = transitions(history(client))
     overlay = _overlay(client)
     idle = _idle(client, found, seen)
+    claims = _flux_claim.Claims(client, _flux_claim.HOSTS).read(rank.host for rank in found)
+    now = time.time()
+    valid = {host: asdict(claim) for host, claim in claims.items() if claim.until > now}
     return [
         replace(
             rank,
             since=max(seen.get(rank.rank, 0.0), rank.since),
             idle_since=idle.get(rank.rank),
+            claim=valid.get(rank.host),
             overlay=overlay.get(rank.rank, ("", ""))[0],
             overlay_error=overlay.get(rank.rank, ("", ""))[1],
         )

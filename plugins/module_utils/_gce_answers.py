@@ -31,6 +31,11 @@ def _long(text: str) -> None:
         raise ValueError(text)
 
 
+def _name(text: str) -> None:
+    if not text:
+        raise ValueError(text)
+
+
 def _time(text: str) -> None:
     if datetime.fromisoformat(text).tzinfo is None:
         raise ValueError(text)
@@ -47,6 +52,7 @@ def _link(text: str) -> None:
 
 LONG = (Readable(str, _long, "a whole number"), int)
 """What JSON has as a text, as JavaScript's numbers are too short for it."""
+NAME = Readable(str, _name, "a name")
 TIME = Readable(str, _time, "a time")
 RANGES = [Readable(str, ipaddress.ip_network, "a range of addresses")]
 LOOSE = (None, dict, OBJECTS)
@@ -89,7 +95,7 @@ FIELDS: Mapping[str, Any] = {
     "memoryMb": int,
     "metadata": {"fingerprint": str, "items?": [{"key": str, "value?": str}]},
     "minCpuPlatform": str,
-    "name": str,
+    "name": NAME,
     "natIP": str,
     "nats": [
         {

@@ -247,7 +247,7 @@ def _kept(job: Mapping[str, Any], request: Request) -> str:
         return "waits for its priority"
     if waits_for not in RESOURCES:
         return f"waits: {waits_for}"
-    if claim and claim["burst"] != request.burst and claim["until"] > request.now:
+    if _is_anothers(claim, request):
         return f"is claimed by burst {claim['burst']} until {_clock(claim['until'])}"
     if fuse and duration > fuse:
         return (
@@ -255,6 +255,10 @@ def _kept(job: Mapping[str, Any], request: Request) -> str:
             "(burst_max_run_duration)"
         )
     return f"cannot be planned for: {job['problem']}" if job.get("problem") else ""
+
+
+def _is_anothers(claim: Mapping[str, Any], request: Request) -> bool:
+    return bool(claim) and claim["burst"] != request.burst and claim["until"] > request.now
 
 
 def _clock(seconds: float) -> str:
@@ -313,7 +317,7 @@ def _kinds(
             continue
         elif burst:
             tier = BOOTING
-        elif host in place_of:
+        elif host in place_of and not _is_anothers(rank.get("claim") or {}, request):
             untyped = request.machine_types and memory[cores, gpus] is None
             tier, burst = (UNTYPED, True) if untyped else (SPARE, True)
         else:

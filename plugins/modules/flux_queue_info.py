@@ -126,7 +126,7 @@ jobs:
       type: int
     name:
       description:
-        - The job's name; characters that a terminal acts on are escapes such as C(\x1b), here and in RV(jobs[].cwd).
+        - The job's name. Characters that a terminal acts on are escapes such as C(\x1b), here and in RV(jobs[].cwd).
       type: str
     state:
       description: One of depend, priority, sched.

@@ -58,6 +58,7 @@ ranks:
       overlay_error: lost connection
       since: 1795517778.879
       idle_since: null
+      claim: null
   contains:
     rank:
       description: The broker's rank.
@@ -104,6 +105,19 @@ ranks:
       description: When its last job ended or it came, whichever is later, in seconds since the epoch; null where it
         is not free.
       type: float
+    claim:
+      description: The claim on it, as M(flux.burst.flux_job_claim) makes them, null without one.
+      type: dict
+      contains:
+        burst:
+          description: The burst that holds it.
+          type: str
+        until:
+          description: When the claim expires, in seconds since the epoch.
+          type: float
+        by:
+          description: The controller that claimed it.
+          type: str
 idle:
   description: The hosts that are free and have had no job for O(idle_for) seconds.
   returned: success

@@ -139,7 +139,13 @@ def _nodes(client: _flux.FluxClient) -> Any:
 
 
 def _claim(client: _flux.FluxClient) -> Any:
-    params = {"burst": "mine", "jobs": [brokers.NAME], "ttl": 3600, "by": "me"}
+    params = {
+        "burst": "mine",
+        "jobs": [brokers.NAME],
+        "hosts": ["b-1"],
+        "ttl": 3600,
+        "by": "me",
+    }
     claiming = flux_job_claim.Claiming(client, params)
     return claiming.claim(check=False), claiming.release(check=False)
 

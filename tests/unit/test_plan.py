@@ -117,6 +117,23 @@ NODES = [
         new_hosts=["b-2"],
     ),
     case(
+        "a host that another burst holds is not booted",
+        [job(nodes=2)],
+        cluster(b_1={"claim": {"burst": "other", "until": NOW + 1}}),
+        {},
+        new_hosts=["b-2"],
+    ),
+    case(
+        "a host is booted once another's claim on it is over, or is its own",
+        [job()],
+        cluster(
+            b_1={"claim": {"burst": "other", "until": NOW}},
+            b_2={"claim": {"burst": "mine", "until": NOW + 1}},
+        ),
+        {},
+        new_hosts=ALLOWED,
+    ),
+    case(
         "a host that runs already is not booted",
         [job(nodes=2)],
         cluster(b_1={"state": "free"}),
