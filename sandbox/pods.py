@@ -10,10 +10,9 @@ entrypoint does it.
 from __future__ import annotations
 
 from sandbox.machines import FileSpec, MachineSpec
-from sandbox.machines.cloudnet import SITE_SEGMENT
 from sandbox.rootfs_settings import MUNGE_ID
 from sandbox.server.kube.minicluster import LEAD_PORT, MiniCluster
-from sandbox.site import FLUX, FLUX_UID, GATEWAY, PREFIX, PROJECT, SECURITY, SSH_USER, UNIT
+from sandbox.site import COMMON_OPTIONS, FLUX_UID, SECURITY, broker_machine
 
 VIEW = "/mnt/flux"
 CONFIG = f"{VIEW}/config"
@@ -48,6 +47,11 @@ FLUX_CONNECT = f"""\
 . {VIEW}/flux-view.sh
 flux proxy ${{fluxsocket}} bash
 """
+# systemd makes no directories at these places.
+DIRECTORIES = f"""\
+[Service]
+ExecStartPre=+/usr/bin/install -d -o flux -g flux -m 755 {CONFIG}/run/flux {CONFIG}/var/lib/flux
+"""
 
 
 def pod_machine(
@@ -73,42 +77,20 @@ def pod_machine(
         f"-Srundir={CONFIG}/run/flux",
         f"-Sstatedir={CONFIG}/var/lib/flux",
         f"-Slocal-uri={SOCKET}",
-        "-Slog-stderr-level=6",
-        "-Slog-stderr-mode=local",
-        "-Sbroker.rc2_none",
-        # The operator waits for all its pods: a machine's systemd does not wait that long for another machine.
-        "-Sbroker.quorum=1",
-        "-Sbroker.exit-norestart=42",
-        "-Sbroker.sd-notify=1",
+        # The operator has it wait for all its pods (broker.quorum): systemd would not wait that long.
+        *COMMON_OPTIONS,
     ]
-    # systemd makes no directories at these places.
-    unit = UNIT.format(options=" \\\n  ".join(["", *options]).strip(" "))
-    made = " ".join(f"{CONFIG}/{path}" for path in ("run/flux", "var/lib/flux"))
-    before = f"ExecStartPre=+/usr/bin/install -d -o flux -g flux -m 755 {made}\n"
-    unit = unit.replace("ExecStart=", f"{before}ExecStart=", 1)
-    cert = FileSpec(certificate.encode(), 0o600, FLUX_UID, FLUX_UID)
     files = {
+        CURVE_CERT: FileSpec(certificate.encode(), 0o600, FLUX_UID, FLUX_UID),
+        "/etc/munge/munge.key": FileSpec(munge_key, 0o400, MUNGE_ID, MUNGE_ID),
+    }
+    texts = {
         "/etc/hosts": f"127.0.0.1 localhost\n{hosts}",
         f"{CONFIG}/etc/flux/config/broker.toml": broker,
         f"{CONFIG}/etc/flux/system/hostlist": f"{mini.hostlist}\n",
         f"{VIEW}/flux-view.sh": FLUX_VIEW,
         f"{VIEW}/flux-connect.sh": FLUX_CONNECT,
         "/etc/flux/security/conf.d/security.toml": SECURITY,
-        "/etc/systemd/system/flux.service": unit,
+        "/etc/systemd/system/flux.service.d/directories.conf": DIRECTORIES,
     }
-    return MachineSpec(
-        project=PROJECT,
-        name=name,
-        segment=SITE_SEGMENT,
-        address=addresses[index],
-        prefix=PREFIX,
-        gateway=GATEWAY,
-        ssh_keys=((SSH_USER, ssh_public_key),),
-        files={
-            CURVE_CERT: cert,
-            "/etc/munge/munge.key": FileSpec(munge_key, 0o400, MUNGE_ID, MUNGE_ID),
-            **{path: FileSpec(text.encode()) for path, text in files.items()},
-        },
-        enable=("munge.service", "flux.service"),
-        accounts=(FLUX,),
-    )
+    return broker_machine(name, addresses[index], options, files, texts, ssh_public_key)

@@ -119,16 +119,20 @@ Delegate=yes
 WantedBy=multi-user.target
 """
 
-BROKER_OPTIONS = (
-    "--config-path=/etc/flux/system/conf.d",
-    "-Srundir=/run/flux",
-    "-Slocal-uri=local:///run/flux/local",
+# Whatever the broker is for. It runs without waiting for other machines, which come when they come.
+COMMON_OPTIONS = (
     "-Slog-stderr-level=6",
     "-Slog-stderr-mode=local",
     "-Sbroker.rc2_none",
     "-Sbroker.quorum=1",
     "-Sbroker.exit-norestart=42",
     "-Sbroker.sd-notify=1",
+)
+BROKER_OPTIONS = (
+    "--config-path=/etc/flux/system/conf.d",
+    "-Srundir=/run/flux",
+    "-Slocal-uri=local:///run/flux/local",
+    *COMMON_OPTIONS,
 )
 
 
@@ -170,22 +174,34 @@ def site_machines(state: Path, flux: str, ssh_public_key: str) -> list[MachineSp
 
 def _machine(name: str, shared: dict[str, FileSpec], ssh_public_key: str) -> MachineSpec:
     options = [*BROKER_OPTIONS, *(LEAD_OPTIONS if name == LEAD else ())]
-    unit = UNIT.format(options=" \\\n  ".join(["", *options]).strip(" "))
     hosts = "".join(f"{address} {host}\n" for host, address in ADDRESSES.items())
-    files = {
+    texts = {
         "/etc/hosts": f"127.0.0.1 localhost\n{hosts}",
         "/etc/flux/system/conf.d/system.toml": SYSTEM + (RESOURCES if name == LEAD else ""),
-        "/etc/systemd/system/flux.service": unit,
     }
+    return broker_machine(name, ADDRESSES[name], options, shared, texts, ssh_public_key)
+
+
+def broker_machine(
+    name: str,
+    address: str,
+    options: list[str],
+    files: dict[str, FileSpec],
+    texts: dict[str, str],
+    ssh_public_key: str,
+) -> MachineSpec:
+    """Return a machine of the site whose systemd runs a broker with these options; everybody may read texts."""
+    unit = UNIT.format(options=" \\\n  ".join(["", *options]).strip(" "))
+    texts = {**texts, "/etc/systemd/system/flux.service": unit}
     return MachineSpec(
         project=PROJECT,
         name=name,
         segment=SITE_SEGMENT,
-        address=ADDRESSES[name],
+        address=address,
         prefix=PREFIX,
         gateway=GATEWAY,
         ssh_keys=((SSH_USER, ssh_public_key),),
-        files={**shared, **{path: FileSpec(text.encode()) for path, text in files.items()}},
+        files={**files, **{path: FileSpec(text.encode()) for path, text in texts.items()}},
         enable=("munge.service", "flux.service"),
         accounts=(FLUX,),
     )

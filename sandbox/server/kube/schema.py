@@ -10,17 +10,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from sandbox.server.validate import TYPES
+
 Problem = tuple[str, str]
 Schema = Mapping[str, Any]
 
-TYPES: dict[str, tuple[type, ...]] = {
-    "string": (str,),
-    "boolean": (bool,),
-    "integer": (int,),
-    "number": (int, float),
-    "object": (dict,),
-    "array": (list,),
-}
 TOP = ("apiVersion", "kind", "metadata")
 KEEPS = "x-kubernetes-preserve-unknown-fields"
 
