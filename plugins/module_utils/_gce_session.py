@@ -139,11 +139,11 @@ class GceSession:
             paging = {"pageToken": token} if token else {}
             page = self.get(path, **query, **paging)
             yield page
-            token, turned = page.get("nextPageToken", ""), turned + 1
+            before, token, turned = token, page.get("nextPageToken", ""), turned + 1
             if not token:
                 return
-            if turned == MOST_PAGES:
-                self._check(path, f"it has more than {MOST_PAGES} pages")
+            if token == before or turned == MOST_PAGES:
+                self._check(path, f"it has no end after {turned} pages")
 
     def _whole(
         self, path: str, items: Iterable[dict[str, Any]], fields: str

@@ -106,18 +106,10 @@ ranks:
         is not free.
       type: float
     claim:
-      description: The claim on it, as M(flux.burst.flux_job_claim) makes them, null without one.
+      description:
+        - The claim of a burst that is going to boot it, null without one. C(burst), C(until) and C(by) are as
+          M(flux.burst.flux_queue_info) has them of jobs.
       type: dict
-      contains:
-        burst:
-          description: The burst that holds it.
-          type: str
-        until:
-          description: When the claim expires, in seconds since the epoch.
-          type: float
-        by:
-          description: The controller that claimed it.
-          type: str
 idle:
   description: The hosts that are free and have had no job for O(idle_for) seconds.
   returned: success

@@ -143,13 +143,12 @@ def test_a_refusal_is_one_line(endpoint: Endpoint, answer: tuple[int, Any], said
             {"items": {"zones/a": {"instances": [{"name": 7}]}}},
             "the answer.items.zones/a.instances[0].name is a whole number, and not a text",
         ),
-        ({"items": {}, "nextPageToken": "again"}, "it has more than 20 pages"),
+        ({"items": {}, "nextPageToken": "again"}, "it has no end after 2 pages"),
     ],
 )
 def test_an_answer_that_is_not_googles_is_told_by_the_field(
-    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, page: Any, wrong: str
+    endpoint: Endpoint, page: Any, wrong: str
 ) -> None:
-    monkeypatch.setattr(_gce_session, "MOST_PAGES", 20)
     with pytest.raises(GceError) as caught:
         endpoint.session((200, page)).instances("my-project", "t", "name")
     assert f"as Google gives it, found that {wrong}: check the endpoint" in str(caught.value)
@@ -163,6 +162,15 @@ def test_what_googles_library_falls_over_is_one_line(
     with pytest.raises(GceError, match="wanted to create 1 instances") as caught:
         endpoint.client((status, body)).wait(STARTED)
     assert str(caught.value).isprintable()
+
+
+def test_a_list_that_does_not_end_is_given_up(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_gce_session, "MOST_PAGES", 3)
+    pages: list[Answer] = [(200, {"nextPageToken": str(number)}) for number in range(1, 9)]
+    with pytest.raises(GceError, match="it has no end after 3 pages"):
+        endpoint.session(*pages).instances("my-project", "t", "name")
 
 
 def test_a_server_that_is_busy_is_asked_again(endpoint: Endpoint) -> None:
