@@ -54,13 +54,6 @@ EXAMPLES = r"""
     identity: "{{ lead }}"
     ranks: "{{ resources.ranks }}"
     machine_types: "{{ types.machine_types }}"
-
-- name: Compare it with a lead that declares the first machine as the parent of the others
-  flux.burst.burst_preflight:
-    hostlist: gffw-compute-a-[001-003]
-    identity: "{{ lead }}"
-    ranks: "{{ resources.ranks }}"
-    topology: gateway
 """
 
 RETURN = r"""
