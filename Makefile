@@ -1,19 +1,25 @@
 # `make burst` runs a whole burst in the sandbox, `make test` passes the tests. Both do all their own set-up.
 PYTHON ?= python3
 FLUX ?= auto
+SEEDS ?= 300
+SEED_BASE ?= 1
 BIN := .venv/bin
 
-.PHONY: help burst teardown down lead-gke test lint bench bench-queue bench-compute bench-nodes setup setup-test clean
+.PHONY: help burst doctor teardown down lead-gke test lint fuzz races bench bench-queue bench-compute bench-nodes chaos setup setup-test clean
 help:
 	@echo "make burst      a whole burst on this machine, in the sandbox (FLUX=real|standin chooses the Flux)"
+	@echo "make doctor     say of the sandbox that runs what is right, what is wrong, what to do; nothing is made"
 	@echo "make teardown   drain, stop and delete what the burst made; the sandbox stays up"
 	@echo "make down       take the sandbox away"
 	@echo "make lead-gke   a lead in GKE and a burst from it, in a sandbox of their own (fetches kubernetes.core)"
 	@echo "make test       every test and check"
 	@echo "make lint       the checkers alone"
+	@echo "make races      100 times two controllers that claim the same jobs and hosts at once; make test does 10"
+	@echo "make fuzz       50,000 inputs that are nearly right, of which make test tries a sample"
 	@echo "make bench      every measurement beside a peer; bench-queue: the Flux side alone (needs the real Flux),"
 	@echo "                bench-compute: the Compute Engine side alone (fetches google.cloud to compare with),"
 	@echo "                bench-nodes: tunnels and machines alone (compares with gcloud where it is installed)"
+	@echo "make chaos      kills and random faults, SEEDS=N of them (300) from SEED_BASE=S (1) on; a table says what was survived"
 
 setup:
 	@$(PYTHON) tools/setup.py requirements-sandbox.txt
@@ -23,6 +29,9 @@ setup-test:
 
 burst: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m sandbox.demo burst --flux $(FLUX)
+
+doctor: setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m sandbox.demo doctor
 
 teardown: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m sandbox.demo teardown
@@ -40,6 +49,12 @@ test: setup-test
 lint: setup-test
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/quality
 
+races: setup-test
+	@FLUX_BURST_RACES=100 $(BIN)/python -m pytest tests/contract/test_flux_claims.py
+
+fuzz: setup-test
+	@FLUX_BURST_FUZZ_INPUTS=50000 $(BIN)/python -m pytest tests/fuzz -n 2 --dist load
+
 bench: bench-queue bench-compute bench-nodes
 
 bench-queue: setup-test
@@ -50,6 +65,10 @@ bench-compute: setup-test
 
 bench-nodes: setup-test
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/bench/bench_nodes.py
+
+chaos: setup-test
+	@PATH="$(CURDIR)/$(BIN):$$PATH" FLUX_BURST_KILLS=all SEEDS=$(SEEDS) SEED_BASE=$(SEED_BASE) \
+		$(BIN)/python -m pytest tests/chaos -n 2 --dist loadfile -rP
 
 clean: down
 	rm -rf .venv .cache

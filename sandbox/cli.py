@@ -108,6 +108,7 @@ def variables(sandbox: lifecycle.Sandbox) -> dict[str, str]:
         "GOOGLE_APPLICATION_CREDENTIALS": str(state / "credentials.json"),
         "GOOGLE_CLOUD_PROJECT": PROJECT,
         "FLUX_BURST_OS_LOGIN_ENDPOINT": endpoint,
+        "FLUX_BURST_RESOURCE_MANAGER_ENDPOINT": endpoint,
         "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": f"{endpoint}/compute/v1/",
         "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": str(state / "access_token"),
         "CLOUDSDK_CORE_PROJECT": PROJECT,

@@ -1,7 +1,7 @@
 # Copyright: flux.burst contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`make burst`, `make teardown` and `make lead-gke`: the user's side of a burst, run in the sandbox.
+"""`make burst`, `make doctor`, `make teardown` and `make lead-gke`: the user's side of a burst, run in the sandbox.
 
 It types what a user would type (submit a job on the lead, run the playbook, look at the result) and shows it. All
 that bursts is in the playbooks; nothing of it is here.
@@ -99,10 +99,12 @@ class Demo:
     def playbook(self, title: str, name: str, *options: str) -> None:
         """Run a playbook, pointed at this sandbox."""
         exports = subprocess.run(
-            self.sandbox("env"), cwd=TOP, stdout=subprocess.PIPE, text=True, check=True
-        ).stdout
-        pairs = (word for line in exports.splitlines() for word in shlex.split(line)[1:])
-        self.env.update(dict(pair.split("=", 1) for pair in pairs))
+            self.sandbox("env"), cwd=TOP, stdout=subprocess.PIPE, text=True, check=False
+        )
+        if exports.returncode:
+            raise DemoError(f"sandbox {self.name} does not run; `make burst` starts one.")
+        words = (word for line in exports.stdout.splitlines() for word in shlex.split(line)[1:])
+        self.env.update(dict(word.split("=", 1) for word in words))
         command = str(Path(sys.executable).with_name("ansible-playbook"))
         words = [*options, name]
         self.step(title, [command, *words], shown=f"ansible-playbook {shlex.join(words)}")
@@ -140,6 +142,18 @@ def burst(demo: Demo, flux: str) -> None:
     demo.report()
     demo.console.print(
         "\n[green]The burst is up.[/green] `make teardown` takes it away, `make down` the sandbox."
+    )
+
+
+def doctor(demo: Demo) -> None:
+    """Run the doctor against what there is."""
+    demo.playbook(
+        "Look at everything that can be known without spending; nothing is made or changed",
+        "playbooks/doctor.yml",
+    )
+    demo.console.print(
+        "\n[green]Nothing is wrong.[/green] Break something, such as by `python -m sandbox exec flux-sample-0 -- "
+        "systemctl stop munge`, and run it again: it says what is wrong and what to do."
     )
 
 
@@ -190,7 +204,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m sandbox.demo", description="A whole burst in the sandbox."
     )
-    parser.add_argument("what", choices=["burst", "teardown", "lead-gke"])
+    parser.add_argument("what", choices=["burst", "doctor", "teardown", "lead-gke"])
     parser.add_argument("--flux", choices=["auto", "real", "standin"], default="auto")
     parser.add_argument("--name")
     options = parser.parse_args()
@@ -203,6 +217,8 @@ def main() -> int:
             lead_gke(demo, options.flux)
         elif options.what == "burst":
             burst(demo, options.flux)
+        elif options.what == "doctor":
+            doctor(demo)
         else:
             teardown(demo)
     except DemoError as error:

@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.flux.burst.plugins.module_utils._errors import printable
 from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+LONGEST, MOST = 200, 10
+"""Characters of an error that are told, and warnings."""
 
 
 def condition(expression: str) -> Callable[[Mapping[str, Any]], bool]:
@@ -26,12 +30,34 @@ def condition(expression: str) -> Callable[[Mapping[str, Any]], bool]:
     def takes(job: Mapping[str, Any]) -> bool:
         try:
             return bool(compiled(job=job))
-        except (TemplateError, TypeError, ValueError, ArithmeticError) as error:
+        except Exception as error:
+            # What the expression says is anybody's guess, and so is what Python says of it.
+            said = printable(str(error) or type(error).__name__, LONGEST)
             raise AnsibleActionFail(
-                f"{wanted}, found {expression!r}, which fails for job {job['id']} ({error})"
+                f"{wanted}, found {expression!r}, which fails for job {job['id']} ({said})"
             ) from None
 
     return takes
+
+
+def selected(
+    jobs: Sequence[Mapping[str, Any]], takes: Callable[[Mapping[str, Any]], bool]
+) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """Return the jobs that a condition takes, and a warning for each for which it fails.
+
+    A job's owner chooses its name and its attribute: one for which the condition has no answer is left out, and stops
+    nobody else's. Raises AnsibleActionFail where it fails for all: then it is the expression that is wrong.
+    """
+    found, failed = [], []
+    for job in jobs:
+        try:
+            if takes(job):
+                found.append(job)
+        except AnsibleActionFail as error:
+            failed.append(f"{error}: it is left out")
+    if failed and len(failed) == len(jobs):
+        raise AnsibleActionFail(failed[0].removesuffix(": it is left out"))
+    return found, failed
 
 
 class ActionModule(ActionBase):
@@ -46,5 +72,6 @@ class ActionModule(ActionBase):
         takes = condition(expression) if expression else None
         result: dict[str, Any] = self._execute_module(task_vars=task_vars)
         if takes and "jobs" in result:
-            result["jobs"] = [job for job in result["jobs"] if takes(job)]
+            result["jobs"], failed = selected(result["jobs"], takes)
+            result["warnings"] = [*result.get("warnings", []), *failed[:MOST]]
         return result

@@ -12,7 +12,7 @@ version_added: 0.1.0
 description:
   - Of the machines that C(playbooks/join.yml) did not bring as far as a broker that joined, what their tasks said or
     why they could not be reached. M(flux.burst.flux_nodes) takes it as O(flux.burst.flux_nodes#module:reports).
-positional: hostvars
+positional: hostvars, gateway
 options:
   _input:
     description: Names of the machines.
@@ -23,6 +23,11 @@ options:
     description: Ansible's C(hostvars).
     type: dict
     required: true
+  gateway:
+    description: Name of the machine that is the overlay parent of the others. Where it did not join, nothing is said of
+      those that were left out for its sake.
+    type: str
+    default: ""
 author:
   - flux.burst contributors (@flux-framework)
 """
@@ -55,10 +60,23 @@ ADVICE = "see its serial console, and run the burst again"
 Variables = Mapping[str, Any]
 
 
-def join_reports(hosts: Iterable[str], hostvars: Mapping[str, Variables]) -> dict[str, Any]:
+def join_reports(
+    hosts: Iterable[str], hostvars: Mapping[str, Variables], gateway: str = ""
+) -> dict[str, Any]:
     """Return a report for each of these hosts that was not configured."""
-    found = {host: report(hostvars[host]) for host in hosts}
+    stopped = gateway in hostvars and bool(report(hostvars[gateway]))
+    found = {
+        host: report(hostvars[host])
+        for host in hosts
+        if host == gateway or not stopped or tried(hostvars[host])
+    }
     return {host: made for host, made in found.items() if made}
+
+
+def tried(known: Variables) -> bool:
+    """Return whether anything is known of why a host was not configured."""
+    unreachable = any((known.get(name) or {}).get("unreachable") for name in FIRST)
+    return bool(known.get("__node_failure")) or unreachable or bool(known.get("__node_broker"))
 
 
 def report(known: Variables) -> Variables:

@@ -240,7 +240,9 @@ def read(spec: dict[str, Any], projects: Iterable[str], burst: str | None) -> li
 
     def machines(project: str) -> list[Row]:
         found = session.aggregated(project, "instances", FIELDS, filter=which)
-        rows = [{**machine(each), "project": project, "labels": each["labels"]} for each in found]
+        # Who does not heed the filter gives others as well.
+        ours = [each for each in found if LABEL in each.get("labels", {})]
+        rows = [{**machine(each), "project": project, "labels": each["labels"]} for each in ours]
         return sorted(rows, key=lambda row: (row["name"], row["zone"]))
 
     with ThreadPoolExecutor(READERS) as readers:

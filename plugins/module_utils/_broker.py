@@ -52,6 +52,7 @@ class Base:
     """What must be the same here as on the lead before anything is done; what is empty is not compared.
 
     security_version is flux-security's, exec_path and module_path are what `flux config builtin` says on the lead.
+    parent is the machine that listens at lead_address, "" for the lead itself.
     time is the controller's clock when it sent this, in seconds since the epoch, and 0 where it is not compared.
     """
 
@@ -66,6 +67,7 @@ class Base:
     module_path: str = ""
     lead_address: str = ""
     lead_port: int = 0
+    parent: str = ""
     time: float = 0
     max_clock_skew: int = 60
 
@@ -113,8 +115,8 @@ def differences(base: Base) -> Iterator[str]:
         wrong = _zmtp.problem(base.lead_address, base.lead_port, GREETING)
         if wrong:
             yield (
-                f"wanted the lead's broker at {base.lead_address} port {base.lead_port}, found {wrong}; see "
-                "burst_lead_address, burst_lead_port and the lead's firewall"
+                f"wanted {_diagnose.whose(base.parent)} broker at {base.lead_address} port {base.lead_port}, found "
+                f"{wrong}; {_diagnose.see_port(base.parent)}"
             )
 
 
@@ -228,7 +230,10 @@ class Timings:
 
 
 class Broker:
-    """The units and files of the broker on this machine; user owns the instance, "" where that does not matter."""
+    """The units and files of the broker on this machine; user owns the instance, "" where that does not matter.
+
+    parent is the machine that it joins, "" for the lead.
+    """
 
     def __init__(
         self,
@@ -236,7 +241,9 @@ class Broker:
         munge: str,
         files: Sequence[_files.File],
         user: str = "",
+        parent: str = "",
     ) -> None:
+        self.parent = parent
         self.service = service
         self.munge = munge
         self.user = user
@@ -404,7 +411,7 @@ class Broker:
     def _stopped(self, unit: _units.Unit, timeout: float) -> BurstError:
         if unit.active != "active":
             return self._failed(unit, None)
-        evidence = evidence_of(unit)
+        evidence = evidence_of(unit, parent=self.parent)
         found = _diagnose.diagnose(evidence)
         said = " | ".join(telling(evidence.log)) or "nothing"
         return BurstError(
@@ -416,7 +423,7 @@ class Broker:
 
     def _failed(self, unit: _units.Unit, error: BurstError | None) -> BurstError:
         """Return why a unit does not run, in its own words where it logged any, else in systemctl's."""
-        evidence = evidence_of(unit)
+        evidence = evidence_of(unit, parent=self.parent)
         found = _diagnose.diagnose(evidence)
         stage = "munge" if unit.name == self.munge else found.stage
         said = " | ".join(telling(evidence.log)) or str(error or "nothing")
@@ -429,7 +436,7 @@ class Broker:
         )
 
 
-def evidence_of(unit: _units.Unit, curve_cert: str = "") -> _diagnose.Evidence:
+def evidence_of(unit: _units.Unit, curve_cert: str = "", parent: str = "") -> _diagnose.Evidence:
     """Return what this machine knows of its broker: what it says, its certificate, whether the lead answers there."""
     name = socket.gethostname()
     address, port = _diagnose.joining(unit.status_text)
@@ -441,6 +448,7 @@ def evidence_of(unit: _units.Unit, curve_cert: str = "") -> _diagnose.Evidence:
         log=tuple(_units.journal(unit, JOURNAL_LINES)),
         lead_port=_zmtp.problem(address, port, GREETING) if address else "",
         certificate=_curve.known_fingerprint(curve_cert),
+        parent=parent,
         reached=True,
     )
 

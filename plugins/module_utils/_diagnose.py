@@ -9,8 +9,8 @@ Every message was seen on Flux 0.88 and flux-security 0.15.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Evidence:
     `hostname` is its kernel's, `status` the unit's StatusText, `exit_code` its ExecMainStatus, `log` the broker's
     journal there. `lead_log` are the lead's lines on it, `overlay` the overlay's error, `drain_reason` the drain's.
     `proof` is what a command said that ran there for the lead, `lead_port` what is wrong with the lead's port as seen
-    from there. `certificate` and `lead_certificate` are the fingerprints of both curve certificates. `reached` is
+    from there. `certificate` and `lead_certificate` are the fingerprints of both curve certificates. `parent` is the
+    machine that is its parent in the overlay, "" where that is the lead: then `lead_port` is the parent's. `reached` is
     whether anything of it was ever seen.
     """
 
@@ -37,17 +38,22 @@ class Evidence:
     lead_port: str = ""
     certificate: str = ""
     lead_certificate: str = ""
+    parent: str = ""
     reached: bool = False
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One machine's stage, its cause in Flux's own words where there are any, and the remedy."""
+    """One machine's stage, its cause in Flux's own words where there are any, and the remedy.
+
+    below are the hosts that are missing only because this one is: it is their parent in the overlay.
+    """
 
     host: str
     stage: str
     cause: str
     remedy: str
+    below: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Return it as one line."""
@@ -234,6 +240,34 @@ def joining(status: str) -> tuple[str, int]:
     return (found[1] or found[2], int(found[3])) if found else ("", 0)
 
 
+def gateway(finding: Finding, below: Sequence[str], hosts: str, *, seen: bool) -> Finding:
+    """Return what is told of a machine that is the parent of others, which are all missing with it.
+
+    hosts is the hostlist of those below it; seen is whether it was ever online.
+    """
+    ranks = f"{len(below)} rank{'' if len(below) == 1 else 's'}"
+    state = "is gone" if seen else "has not joined"
+    cause = f"the gateway {finding.host} {state}, and with it {ranks} below it ({hosts})"
+    return replace(
+        finding,
+        stage="overlay" if finding.stage in VAGUE else finding.stage,
+        cause=f"{cause}; {finding.cause}" if finding.cause else cause,
+        below=tuple(below),
+    )
+
+
+def whose(parent: str) -> str:
+    """Return who listens at the port that a machine joins, as "the lead's"."""
+    return f"gateway {parent}'s" if parent else "the lead's"
+
+
+def see_port(parent: str) -> str:
+    """Return what to look at where a machine does not reach that port."""
+    if parent:
+        return f"see flux.service on {parent}, and whether the network's firewall lets the machines reach each other"
+    return "see burst_lead_address and burst_lead_port, and the lead's firewall"
+
+
 def _told(where: str, text: str) -> str:
     who = {
         NODE: "the machine says",
@@ -246,7 +280,7 @@ def _told(where: str, text: str) -> str:
 
 def _certificate(evidence: Evidence) -> tuple[str, str]:
     """Return cause and remedy where the port greets with CURVE, nobody refuses it, and still it does not get in."""
-    stuck = f"it is still '{evidence.status}' though the lead's port answers"
+    stuck = f"it is still '{evidence.status}' though {whose(evidence.parent)} port answers"
     mine, theirs = evidence.certificate, evidence.lead_certificate
     if not mine or not theirs:
         return (
@@ -273,9 +307,8 @@ def _silent(evidence: Evidence) -> Finding:
             "rename the machine: a broker joins under its kernel's hostname",
         )
     if evidence.lead_port:
-        cause = f"the lead's port does not answer from the machine, found {evidence.lead_port}"
-        remedy = "see burst_lead_address and burst_lead_port, and the lead's firewall"
-        return Finding(evidence.host, "lead_port", cause, remedy)
+        cause = f"{whose(evidence.parent)} port does not answer from the machine, found {evidence.lead_port}"
+        return Finding(evidence.host, "lead_port", cause, see_port(evidence.parent))
     if evidence.status.startswith(JOINING):
         return Finding(evidence.host, "certificate", *_certificate(evidence))
     if evidence.exit_code or evidence.log:

@@ -9,15 +9,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+LONGEST = 4000
+"""Characters of a line of a message: what others wrote and it quotes may be longer."""
+
+
+def printable(text: str, most: int = 0) -> str:
+    """Return a text in one line and without characters that a terminal acts on, those as escapes such as \\x1b.
+
+    What is longer than `most` characters is cut there, 0 for no limit.
+    """
+    if most and len(text) > most:
+        text = f"{text[: most - 3]}..."
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
 
 class BurstError(Exception):
-    """What was wanted, what was found, where, and what to do next, in one line.
+    """What was wanted, what was found, where, and what to do next, in one line for each thing that is wrong.
 
     `facts` are further return values of a module that fails with it.
     """
 
     def __init__(self, message: str, **facts: Any) -> None:
-        super().__init__(message)
+        # What others wrote may be in it: a terminal must not be told what to do by a line break or an escape.
+        super().__init__("\n".join(printable(line, LONGEST) for line in message.split("\n")))
         self.facts = facts
 
 

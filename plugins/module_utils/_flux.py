@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import socket
 import subprocess
@@ -13,7 +14,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ansible_collections.flux.burst.plugins.module_utils._errors import FluxError
+from ansible_collections.flux.burst.plugins.module_utils import _flux_answers
+from ansible_collections.flux.burst.plugins.module_utils._errors import FluxError, printable
 
 # Kept in sync with doc_fragments/_flux.py.
 ARGUMENTS: dict[str, Any] = {
@@ -21,6 +23,8 @@ ARGUMENTS: dict[str, Any] = {
     "rpc_timeout": {"type": "float", "default": 30.0},
 }
 IN_FLIGHT = 500
+# More than any instance has, and few enough to be counted out without harm.
+MOST_HOSTS = 1_000_000
 ANY_RANK = 0xFFFFFFFF
 STREAMING = 2
 POLLIN = 1
@@ -93,11 +97,9 @@ class FluxClient:
         """Ask one thing. Raises FluxError with Flux's own errno and text."""
         try:
             future = self.handle.rpc(topic, payload, nodeid=rank)
-            future.wait_for(self.timeout)
-            response: dict[str, Any] | None = future.get()
+            return self._answer(topic, payload, future)
         except OSError as error:
             raise self._unanswered(topic, error) from None
-        return response or {}
 
     def rpc_each(
         self, topic: str, payloads: Iterable[dict[str, Any]]
@@ -108,11 +110,11 @@ class FluxClient:
         """
         waiting = list(payloads)
         for start in range(0, len(waiting), IN_FLIGHT):
-            futures = [self.handle.rpc(topic, p) for p in waiting[start : start + IN_FLIGHT]]
-            for future in futures:
+            asked = waiting[start : start + IN_FLIGHT]
+            futures = [self.handle.rpc(topic, payload) for payload in asked]
+            for payload, future in zip(asked, futures, strict=True):
                 try:
-                    future.wait_for(self.timeout)
-                    yield future.get() or {}
+                    yield self._answer(topic, payload, future)
                 except OSError as error:
                     if error.errno != ENOENT:
                         raise self._unanswered(topic, error) from None
@@ -124,7 +126,38 @@ class FluxClient:
 
     def attribute(self, name: str) -> str:
         """Return a broker attribute, see flux-broker-attributes(7)."""
-        return str(self.rpc("attr.get", {"name": name})["value"])
+        return printable(self.rpc("attr.get", {"name": name})["value"])
+
+    def _answer(self, topic: str, payload: dict[str, Any] | None, future: Any) -> dict[str, Any]:
+        """Return the answer that a future brings. Raises OSError, and FluxError for one that Flux does not give."""
+        future.wait_for(self.timeout)
+        try:
+            answer = future.get()
+        except (ValueError, RecursionError) as error:
+            raise self._unread(topic, _flux_answers.no_json(error)) from None
+        # Who has nothing to say answers without a payload.
+        return self._checked(topic, payload, {} if answer is None else answer)
+
+    def read(self, topic: str, text: str) -> dict[str, Any]:
+        """Return one response of a stream. Raises FluxError for one that Flux does not give."""
+        try:
+            answer = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise self._unread(topic, _flux_answers.no_json(error)) from None
+        return self._checked(topic, None, answer)
+
+    def _checked(self, topic: str, asked: dict[str, Any] | None, answer: Any) -> dict[str, Any]:
+        wrong = _flux_answers.wrong(topic, asked or {}, answer)
+        if wrong:
+            raise self._unread(topic, wrong)
+        checked: dict[str, Any] = answer
+        return checked
+
+    def _unread(self, topic: str, found: str) -> FluxError:
+        return FluxError(
+            f"wanted an answer to {topic} from {self.uri} as Flux gives it, found that {found}: see that the broker is "
+            "flux-core 0.88 or newer, and flux dmesg on that machine."
+        )
 
     def _unanswered(self, topic: str, error: OSError) -> FluxError:
         return _explain(f"wanted an answer to {topic} from {self.uri}", error, self.timeout)
@@ -165,7 +198,19 @@ class Stream:
 
 def hosts(hostlists: Iterable[str]) -> list[str]:
     """Return the names of some hostlists (RFC 29), in their order."""
-    return list(bindings("flux.hostlist").decode(",".join(hostlists)))
+    text = ",".join(hostlists)
+    try:
+        found = bindings("flux.hostlist").decode(text)
+    except (OSError, ValueError) as error:
+        raise FluxError(
+            f"wanted hostlists from the lead, found {text[:80]!r} ({error}): see flux resource list there."
+        ) from None
+    if len(found) > MOST_HOSTS:
+        raise FluxError(
+            f"wanted at most {MOST_HOSTS} hosts from the lead, found {len(found)} in {text[:80]!r}: see flux resource "
+            "list there."
+        )
+    return list(found)
 
 
 def hostlist(names: Iterable[str]) -> str:

@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ansible_collections.flux.burst.plugins.module_utils import _flux
+from ansible_collections.flux.burst.plugins.module_utils import _flux, _flux_answers
 from ansible_collections.flux.burst.plugins.module_utils._errors import FluxError
 
-FOLDER = "burst.claims"
+FOLDER, HOSTS = "burst.claims", "burst.hosts"
 NAMESPACE = "primary"
-READDIR = 1
 APPEND = 32
 # The commit returns when it is on disk: a claim that was told survives the broker's death.
 SYNC = 4
@@ -62,22 +62,24 @@ def holder(log: str) -> Claim | None:
             if entry.get("release"):
                 held = None if held is not None and held.burst == burst else held
             elif held is None or held.burst == burst or held.until <= when:
-                held = Claim(burst, float(entry["until"]), str(entry.get("by", "")))
-        except (ValueError, KeyError, TypeError, AttributeError):
+                until = float(entry["until"])
+                if math.isfinite(until):
+                    held = Claim(burst, until, str(entry.get("by", "")))
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             continue
     return held
 
 
 class Claims:
-    """The claims of one instance, by job id in base 58."""
+    """The claims of one instance: on jobs by their id in base 58, or in folder HOSTS on hosts that may be booted."""
 
-    def __init__(self, client: _flux.FluxClient) -> None:
-        self.client = client
+    def __init__(self, client: _flux.FluxClient, folder: str = FOLDER) -> None:
+        self.client, self.folder = client, folder
 
     def read(self, ids: Iterable[str] | None = None) -> dict[str, Claim]:
         """Return the claims on these jobs, or all; expired ones too. Raises FluxError."""
         try:
-            found = self._lookup(FOLDER, READDIR)["data"]
+            found = self._lookup(self.folder, _flux_answers.READDIR)["data"]
         except FluxError as error:
             if error.errno != _flux.ENOENT:
                 raise
@@ -87,7 +89,7 @@ class Claims:
         logs = {name: _text(entry) for name, entry in wanted.items() if entry["type"] == "val"}
         longer = [name for name in wanted if name not in logs]
         questions = [
-            {"key": f"{FOLDER}.{name}", "namespace": NAMESPACE, "flags": 0} for name in longer
+            {"key": f"{self.folder}.{name}", "namespace": NAMESPACE, "flags": 0} for name in longer
         ]
         for name, answer in zip(longer, self.client.rpc_each("kvs.lookup", questions), strict=True):
             logs[name] = _text(answer["val"]) if answer else ""
@@ -95,10 +97,10 @@ class Claims:
         return {name: claim for name, claim in held.items() if claim is not None}
 
     def append(self, entries: Mapping[str, str]) -> None:
-        """Append one entry to each of these jobs' logs: all of them or, with a FluxError, none."""
+        """Append one entry to each of these logs: all of them or, with a FluxError, none."""
         self._commit(
             {
-                "key": f"{FOLDER}.{name}",
+                "key": f"{self.folder}.{name}",
                 "flags": APPEND,
                 "dirent": {
                     "ver": 1,
@@ -111,7 +113,7 @@ class Claims:
 
     def forget(self, ids: Iterable[str]) -> None:
         """Remove the logs of jobs that have ended; nobody claims those any more."""
-        self._commit({"key": f"{FOLDER}.{name}", "flags": 0, "dirent": None} for name in ids)
+        self._commit({"key": f"{self.folder}.{name}", "flags": 0, "dirent": None} for name in ids)
 
     def show(self, numbers: Mapping[str, int], claims: Mapping[str, Claim | None]) -> list[str]:
         """Put each job's claim, or None, into its memo; return the jobs that are gone."""
@@ -139,4 +141,8 @@ def _memo(claim: Claim | None) -> dict[str, Any] | None:
 
 
 def _text(entry: Mapping[str, Any]) -> str:
-    return base64.b64decode(entry["data"]).decode("utf-8", "replace")
+    """Return what an entry holds, "" for one that is not as ours are."""
+    try:
+        return base64.b64decode(entry["data"]).decode("utf-8", "replace")
+    except (KeyError, TypeError, ValueError):
+        return ""

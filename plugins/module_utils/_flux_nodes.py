@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -56,6 +55,7 @@ class Watch:
         self.drained: set[int] = set()
         self.events: dict[int, list[dict[str, Any]]] = {rank: [] for rank in self.ranks}
         self.seen: set[int] = set()
+        self.client = client
         self.stream = client.stream("resource.journal")
         while self._take(self.stream.next()):
             pass
@@ -65,7 +65,7 @@ class Watch:
         self._take(self.stream.next(limit))
 
     def _take(self, text: str | None) -> bool:
-        events = json.loads(text)["events"] if text else []
+        events = self.client.read("resource.journal", text)["events"] if text else []
         for event in events:
             self._note(event)
         return bool(events)
@@ -123,12 +123,18 @@ def lead_log(client: _flux.FluxClient, since: float) -> list[str]:
     while (text := stream.next()) is not None:
         # As in RFC 5424, but Flux writes severity * 8 + facility; what is below a warning (4) tells nothing.
         head, _unused, message = text.partition(" - - ")
-        fields = re.match(r"<(\d+)>\d+ (\S+)", head)
-        if not fields or int(fields[1]) // 8 > 4:
-            continue
-        if datetime.fromisoformat(fields[2].replace("Z", "+00:00")).timestamp() > since:
+        fields = re.match(r"<(\d{1,9})>\d+ (\S+)", head)
+        if fields and int(fields[1]) // 8 <= 4 and _epoch(fields[2]) > since:
             found.append(message.strip())
     return found
+
+
+def _epoch(text: str) -> float:
+    """Return a time of the lead's log in seconds since the epoch, 0 for one that cannot be read."""
+    try:
+        return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def speaking_of(lines: Iterable[str], host: str, rank: int) -> list[str]:
@@ -137,24 +143,69 @@ def speaking_of(lines: Iterable[str], host: str, rank: int) -> list[str]:
     return [line for line in lines if told.search(line)][-LOG_LINES:]
 
 
+class Tree:
+    """Who is whose parent in the overlay, as the lead declares it."""
+
+    def __init__(self, bootstrap: Mapping[str, Any]) -> None:
+        rows = [
+            (name, str(entry.get("parent", "")))
+            for entry in bootstrap.get("hosts") or []
+            for name in _flux.hosts([str(entry["host"])])
+        ]
+        self.ranks = {name: rank for rank, (name, _unused) in enumerate(rows)}
+        # The lead is everyone's where nothing else is said.
+        self.parents = {
+            name: parent for name, parent in rows if parent and self.ranks.get(parent) != 0
+        }
+
+    @classmethod
+    def of(cls, client: _flux.FluxClient) -> Tree:
+        """Return that of an instance."""
+        return cls(client.rpc("config.get").get("bootstrap") or {})
+
+    def lost(self, host: str, online: Collection[int]) -> bool:
+        """Return whether a host has a parent that is not online, and so cannot be online itself."""
+        parent = self.parents.get(host, "")
+        return bool(parent) and self.ranks.get(parent, -1) not in online
+
+    def below(
+        self,
+        ranks: Sequence[_flux_resource.Rank],
+        online: Collection[int],
+        reports: Mapping[str, Mapping[str, Any]],
+    ) -> dict[str, list[str]]:
+        """Return which of these nodes are missing for no other reason than their parent, by parent."""
+        found: dict[str, list[str]] = {}
+        for rank in ranks:
+            # A task that failed on the machine tells of a reason of its own.
+            if self.lost(rank.host, online) and "failure" not in (reports.get(rank.host) or {}):
+                found.setdefault(self.parents[rank.host], []).append(rank.host)
+        return found
+
+
 def findings(
     client: _flux.FluxClient,
     ranks: Sequence[_flux_resource.Rank],
-    seen: set[int],
+    watch: Watch,
     reports: Mapping[str, Mapping[str, Any]],
     waited: float,
 ) -> list[_diagnose.Finding]:
     """Return for each of these nodes why it is not there, though it was waited for so many seconds.
 
-    reports are what flux_broker found on the machines themselves, by hostname; seen are ranks that were online once.
-    Where nothing else tells, the message of why a machine was not configured is the finding.
+    reports are what flux_broker found on the machines themselves, by hostname. Where nothing else tells, the message of
+    why a machine was not configured is the finding. Nodes below one in the overlay that is not there are told with it.
     """
     if not ranks:
         return []
     found, lines = [], lead_log(client, time.time() - LOG_AGE - waited)
     bootstrap = client.rpc("config.get").get("bootstrap") or {}
     certificate = _curve.known_fingerprint(bootstrap.get("curve_cert", ""))
+    tree = Tree(bootstrap)
+    below = tree.below(ranks, watch.online, reports)
+    told_with = {host for hosts in below.values() for host in hosts}
     for rank in ranks:
+        if rank.host in told_with:
+            continue
         report = reports.get(rank.host) or {}
         evidence = _diagnose.Evidence(
             host=rank.host,
@@ -169,14 +220,27 @@ def findings(
             lead_certificate=certificate,
             overlay=rank.overlay_error,
             drain_reason=rank.drain_reason or "",
-            reached=bool(report) or rank.rank in seen,
+            parent=tree.parents.get(rank.host, ""),
+            reached=bool(report) or rank.rank in watch.seen,
         )
-        finding = _diagnose.diagnose(evidence)
-        if "failure" in report and finding.stage in _diagnose.VAGUE:
-            found += _diagnose.of_message(rank.host, str(report["failure"]))
-        else:
-            found.append(finding)
-    return found
+        own = [_diagnose.diagnose(evidence)]
+        if "failure" in report and own[0].stage in _diagnose.VAGUE:
+            own = _diagnose.of_message(rank.host, str(report["failure"]))
+        if rank.host in below:
+            own[0] = _gateway(own[0], below.pop(rank.host), tree, watch)
+        found += own
+    again = "run the burst again, which makes it again"
+    return found + [
+        _gateway(_diagnose.Finding(host, "overlay", "", again), hosts, tree, watch)
+        for host, hosts in below.items()
+    ]
+
+
+def _gateway(
+    finding: _diagnose.Finding, below: Sequence[str], tree: Tree, watch: Watch
+) -> _diagnose.Finding:
+    seen = tree.ranks.get(finding.host, -1) in watch.seen
+    return _diagnose.gateway(finding, below, _flux.hostlist(below), seen=seen)
 
 
 # What a node must be able to do that Flux itself does not ask when it joins; one line for each that it cannot.
@@ -203,6 +267,23 @@ done
 exit 0
 """
 NO_DIRECTORY = "no directory "
+# Less than a command line may have on any Linux, with room for the rest of it.
+ARGUMENTS_BYTES = 1 << 16
+
+
+def _as_arguments(directories: Sequence[str]) -> list[str]:
+    """Return as many of the jobs' directories as a command line has room for, each in a line of its own.
+
+    A job's owner may have written anything: a line break in a name would pass for another finding.
+    """
+    found, room = [], ARGUMENTS_BYTES
+    for directory in directories:
+        room -= len(os.fsencode(directory)) + 1 if directory.isprintable() else 0
+        if room < 0:
+            break
+        if directory.isprintable():
+            found.append(directory)
+    return found
 
 
 def prove(
@@ -220,7 +301,7 @@ def prove(
     Raises FluxError where nothing could be run.
     """
     users = sorted({str(job["user_id"]) for job in jobs if "user_id" in job})
-    directories = sorted({str(job["cwd"]) for job in jobs if job.get("cwd")})
+    directories = _as_arguments(sorted({str(job["cwd"]) for job in jobs if job.get("cwd")}))
     try:
         made = subprocess.run(["munge", "-n"], capture_output=True, text=True, check=False)
         credential = made.stdout if made.returncode == 0 else ""
@@ -251,8 +332,9 @@ def prove(
     names = {rank.rank: rank.host for rank in ranks}
     for line in [*done.stdout.splitlines(), *done.stderr.splitlines()]:
         row = re.match(r"(\d+): (.*)", line) or re.search(r"rank (\d+): (.*)", line)
-        if row and row[2].startswith(NO_DIRECTORY):
-            missing.setdefault(row[2].removeprefix(NO_DIRECTORY), []).append(names[int(row[1])])
+        host = names.get(int(row[1])) if row else None
+        if row and host and row[2].startswith(NO_DIRECTORY):
+            missing.setdefault(row[2].removeprefix(NO_DIRECTORY), []).append(host)
         elif row:
             said.setdefault(int(row[1]), []).append(row[2])
     if done.returncode and not said:

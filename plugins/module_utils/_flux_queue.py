@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.flux.burst.plugins.module_utils._errors import printable
+
 STATES = {2: "depend", 4: "priority", 8: "sched"}
 PENDING = frozenset(STATES)
 LISTED = [
@@ -23,11 +25,12 @@ LISTED = [
     "ntasks",
     "duration",
     "dependencies",
-    "annotations",
 ]
 BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 # The draft of RFC 14 that Fluxion takes beside V1 calls itself 9999.
 VERSIONS = (1, 9999)
+# A job's owner writes what he likes: no path is longer, and what has more levels, or counts more, is no request.
+LONGEST, DEEPEST, MOST = 4096, 20, 10**9
 MEGABYTES = {"": 1, "MB": 1, "MiB": 1, "GB": 1024, "GiB": 1024, "TB": 1024**2, "TiB": 1024**2}
 
 
@@ -110,11 +113,25 @@ def shape(jobspec: Mapping[str, Any]) -> dict[str, Any]:
             )
         _walk(jobspec["resources"], asked, in_slot=False)
         system = jobspec.get("attributes", {}).get("system", {})
-        asked["constraints"] = system.get("constraints")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        known = isinstance(error, ValueError) and str(error).startswith("its jobspec")
-        asked["problem"] = str(error) if known else "its jobspec cannot be read"
+        asked["constraints"] = _small(system.get("constraints"), "constraints")
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        known = isinstance(error, ValueError) and str(error).startswith("its ")
+        asked["problem"] = printable(str(error)) if known else "its jobspec cannot be read"
     return asked
+
+
+def _small(value: Any, what: str) -> Any:
+    """Return what a user wrote into a jobspec. Raises ValueError for what only wants to be laborious."""
+    if len(json.dumps(value)) > LONGEST or _depth(value) > DEEPEST:
+        raise ValueError(
+            f"its {what} has more than {LONGEST} characters, or more than {DEEPEST} levels"
+        )
+    return value
+
+
+def _depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inner), default=0)
 
 
 def _walk(resources: Iterable[Mapping[str, Any]], asked: dict[str, Any], in_slot: bool) -> None:
@@ -141,15 +158,18 @@ def _walk(resources: Iterable[Mapping[str, Any]], asked: dict[str, Any], in_slot
 def least(count: Any) -> int:
     """Return the smallest number that a jobspec count allows: 4, {"min": 2, ...}, "2-8" or "2+"."""
     if isinstance(count, Mapping):
-        return int(count["min"])
-    return int(str(count).partition("-")[0].partition(":")[0].rstrip("+"))
+        count = count["min"]
+    number = int(str(count).partition("-")[0].partition(":")[0].rstrip("+"))
+    if not 0 <= number <= MOST:
+        raise ValueError(f"its jobspec has a count of {number}")
+    return number
 
 
 def read_jobspec(text: str) -> dict[str, Any]:
     """Return a jobspec; an unreadable one becomes an empty object, of which `shape` says that it cannot be read."""
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -163,9 +183,16 @@ def asked_of(jobspec: str | dict[str, Any], selection: Selection) -> dict[str, A
     try:
         taken, value = selection.takes(jobspec)
         cwd = jobspec.get("attributes", {}).get("system", {}).get("cwd", "")
-    except AttributeError:
+    except (AttributeError, RecursionError):
         return None
-    return {"attribute_value": value, "cwd": cwd, **shape(jobspec)} if taken else None
+    if not taken:
+        return None
+    asked = shape(jobspec)
+    try:
+        value = _small(value, f"attribute {selection.attribute}")
+    except (ValueError, RecursionError) as error:
+        value, asked["problem"] = None, asked["problem"] or printable(str(error))
+    return {"attribute_value": value, "cwd": printable(str(cwd), LONGEST), **asked}
 
 
 def waiting_job(listed: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,7 +201,7 @@ def waiting_job(listed: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str
     return {
         "id": f58(listed["id"]),
         "user_id": listed["userid"],
-        "name": listed.get("name", ""),
+        "name": printable(listed.get("name", ""), LONGEST),
         "state": STATES.get(listed["state"], str(listed["state"])),
         "urgency": listed["urgency"],
         "priority": listed.get("priority", 0),
@@ -193,7 +220,8 @@ def waiting_job(listed: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str
 def waits_for(listed: Mapping[str, Any]) -> str:
     """Return what keeps a job from the scheduler, "resources" where nothing does."""
     if listed["state"] == 2:
-        return " ".join(["dependencies", *map(str, listed.get("dependencies", []))])
+        names = map(str, listed.get("dependencies", []))
+        return printable(" ".join(["dependencies", *names]), LONGEST)
     if listed["state"] == 4:
         return "priority"
     if listed["urgency"] == 0:

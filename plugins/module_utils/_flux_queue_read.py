@@ -138,11 +138,11 @@ def _journal(
     stream = client.stream("job-manager.events-journal", {"allow": {"submit": 1}})
     while (text := stream.next()) is not None:
         if selection.may_take(text):
-            response = json.loads(text)
+            response = client.read(stream.topic, text)
             if response["id"] in numbers and "jobspec" in response:
                 found[response["id"]] = _flux_queue.asked_of(response["jobspec"], selection)
         # The end of the backlog is an entry without events, of no job.
-        if len(text) < 64 and not json.loads(text)["events"]:
+        if len(text) < 64 and not client.read(stream.topic, text)["events"]:
             return found
     raise FluxError(
         f"wanted every active job from job-manager.events-journal of {client.uri}, found the stream ended "

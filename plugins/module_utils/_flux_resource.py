@@ -5,23 +5,33 @@
 
 from __future__ import annotations
 
-import json
+import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ansible_collections.flux.burst.plugins.module_utils import _flux
+from ansible_collections.flux.burst.plugins.module_utils import _flux, _flux_claim
 from ansible_collections.flux.burst.plugins.module_utils._errors import FluxError
 
+SPAN = re.compile(r"([0-9]{1,10})(?:-([0-9]{1,10}))?")
+# More than any instance has ranks, and few enough to be counted out without harm.
+MOST_IDS = 1_000_000
 STATES = ("free", "allocated", "drained", "draining", "down", "excluded")
 
 
 def idset(text: str) -> list[int]:
-    """Return the numbers of an idset (RFC 22), for instance "0-2,5" or "[0-2,5]"."""
+    """Return the numbers of an idset (RFC 22), for instance "0-2,5" or "[0-2,5]". Raises FluxError."""
     ids: list[int] = []
     for part in filter(None, text.strip("[]").split(",")):
-        first, _unused, last = part.partition("-")
-        ids.extend(range(int(first), int(last or first) + 1))
+        span = SPAN.fullmatch(part)
+        first, last = (int(span[1]), int(span[2] or span[1])) if span else (0, MOST_IDS)
+        if len(ids) + last - first >= MOST_IDS:
+            raise FluxError(
+                f"wanted an idset such as 0-2,5 of fewer than {MOST_IDS} numbers from the lead, found {text[:80]!r}: "
+                "see flux resource status there."
+            )
+        ids.extend(range(first, last + 1))
     return ids
 
 
@@ -30,10 +40,10 @@ class Rank:
     """One broker's node.
 
     cores and gpus are what R declares, free_cores and free_gpus what no job has; both are 0 where no job may start.
-    `drain_reason` is None where the rank is not drained; it outlives the node. Times are in seconds since the epoch:
-    `since` when it came, went or was drained, 0 where the lead has not seen it; `idle_since` when it last had work or
-    came, None where it is not free or nobody asked. `overlay` is the word of flux-overlay(1), `overlay_error` the
-    overlay's own on why a rank is not there.
+    `drain_reason` is None where the rank is not drained; it outlives the node. Times are in seconds since the
+    epoch: `since` when it came, went or was drained, 0 where the lead has not seen it; `idle_since` when it last
+    had work or came, None where it is not free or nobody asked. `claim` is that of the burst that holds it.
+    `overlay` is the word of flux-overlay(1), `overlay_error` the overlay's own on why a rank is not there.
     """
 
     rank: int
@@ -49,6 +59,7 @@ class Rank:
     overlay_error: str = ""
     since: float = 0.0
     idle_since: float | None = None
+    claim: dict[str, Any] | None = None
 
 
 def children_of(resource_set: Mapping[str, Any]) -> dict[int, Mapping[str, str]]:
@@ -141,11 +152,15 @@ def read_all(client: _flux.FluxClient) -> list[Rank]:
     seen = transitions(history(client))
     overlay = _overlay(client)
     idle = _idle(client, found, seen)
+    claims = _flux_claim.Claims(client, _flux_claim.HOSTS).read(rank.host for rank in found)
+    now = time.time()
+    valid = {host: asdict(claim) for host, claim in claims.items() if claim.until > now}
     return [
         replace(
             rank,
             since=max(seen.get(rank.rank, 0.0), rank.since),
             idle_since=idle.get(rank.rank),
+            claim=valid.get(rank.host),
             overlay=overlay.get(rank.rank, ("", ""))[0],
             overlay_error=overlay.get(rank.rank, ("", ""))[1],
         )
@@ -157,7 +172,7 @@ def history(client: _flux.FluxClient) -> Iterator[dict[str, Any]]:
     """Yield the events of the resource journal so far (RFC 21 describes their form)."""
     stream = client.stream("resource.journal")
     while (text := stream.next()) is not None:
-        events = json.loads(text)["events"]
+        events = client.read("resource.journal", text)["events"]
         if not events:
             return
         yield from events
@@ -194,7 +209,9 @@ def _idle(
     return idle
 
 
-def _overlay(client: _flux.FluxClient, rank: int = 0) -> dict[int, tuple[str, str]]:
+def _overlay(
+    client: _flux.FluxClient, rank: int = 0, above: tuple[int, ...] = ()
+) -> dict[int, tuple[str, str]]:
     """Return status and error of every rank below a router, which alone knows its own peers."""
     health = client.rpc("overlay.health", None, rank)
     found = {rank: (str(health["status"]), "")} if rank == 0 else {}
@@ -206,6 +223,8 @@ def _overlay(client: _flux.FluxClient, rank: int = 0) -> dict[int, tuple[str, st
         if child.get("children")
     ]
     for router in routers:
-        if found.get(router, ("", ""))[0] in ("full", "partial", "degraded"):
-            found.update(_overlay(client, router))
+        # None is below itself, whatever it says.
+        new = router not in (*above, rank)
+        if new and found.get(router, ("", ""))[0] in ("full", "partial", "degraded"):
+            found.update(_overlay(client, router, (*above, rank)))
     return found

@@ -83,6 +83,8 @@ WAIT_SECONDS = 600.0
 """How long one wait may take; Compute Engine answers after two minutes at most."""
 OPERATION_SECONDS = 1800.0
 CONFLICT = 409
+TRIPPED = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What Google's library falls over with when an answer is JSON of another kind."""
 WRITERS = 10
 """How many requests at once: as many connections as the client library keeps."""
 
@@ -398,6 +400,7 @@ class GceClient:
     ) -> Any:
         import google.api_core.exceptions
         import google.auth.exceptions
+        import google.protobuf.json_format
         import requests
 
         try:
@@ -421,6 +424,11 @@ class GceClient:
             )
             if dropped(error):
                 raise Later(failure) from None
+        except (google.protobuf.json_format.Error, *TRIPPED) as error:
+            failure = GceError(
+                f"wanted to {what}, found an answer that is none of Compute Engine's ({first_line(error)}): check the "
+                "endpoint and the proxy before it."
+            )
         raise failure
 
 

@@ -9,7 +9,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ansible_collections.flux.burst.plugins.module_utils import _gce_instances, _gce_place
+from ansible_collections.flux.burst.plugins.module_utils import (
+    _gce_instances,
+    _gce_place,
+    _gce_types,
+)
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
 from ansible_collections.flux.burst.plugins.module_utils._gce_client import GceClient
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import READERS, GceSession
@@ -19,6 +23,20 @@ from ansible_collections.flux.burst.plugins.module_utils._spec import one_region
 # a minute for the hour for which it remembers.
 REPEATS = 60
 Names = Callable[[], set[str]]
+
+
+def types_in(
+    session: GceSession, project: str, zone: str, names: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Return the REST resources of the machine types that a zone has of these, by name. Raises GceError."""
+    wanted = " OR ".join(f'(name = "{name}")' for name in names)
+    path = f"projects/{project}/zones/{zone}/machineTypes"
+    return {row["name"]: row for row in session.listed(path, _gce_types.FIELDS, filter=wanted)}
+
+
+def quotas_of(session: GceSession, path: str) -> list[dict[str, Any]]:
+    """Return the quotas of a project or a region, by its path. Raises GceError."""
+    return list(session.get(path, fields="quotas(metric,limit,usage)").get("quotas", []))
 
 
 class Creation:
@@ -34,16 +52,13 @@ class Creation:
         params = self.params
         where = f"projects/{params['project']}"
         region = one_region(params["zones"])
-        names = " OR ".join(f'(name = "{name}")' for name in params["machine_types"])
+        names = params["machine_types"]
 
         def types(zone: str) -> dict[str, dict[str, Any]]:
-            path = f"{where}/zones/{zone}/machineTypes"
-            found = self.session.listed(path, _gce_place.TYPE_FIELDS, filter=names)
-            return {row["name"]: row for row in found}
+            return types_in(self.session, params["project"], zone, names)
 
         def quotas(path: str) -> list[dict[str, Any]]:
-            rows = self.session.get(path, fields="quotas(metric,limit,usage)").get("quotas", [])
-            return list(rows)
+            return quotas_of(self.session, path)
 
         with ThreadPoolExecutor(READERS) as readers:
             limits = readers.map(quotas, (where, f"{where}/regions/{region}"))

@@ -57,7 +57,11 @@ def check_subnetwork(
     path: str, found: Mapping[str, Any], network: str | None, machines: int
 ) -> None:
     """Raise GceError unless a subnetwork takes a burst's machines; network is the path that was asked for."""
-    lies_in = partial(found["network"])
+    lies_in = partial(found.get("network", ""))
+    if not lies_in:
+        raise GceError(
+            f"{path}: wanted the network that it lies in, found none: see that subnetwork."
+        )
     if network and lies_in != network:
         raise GceError(
             f"{path}: wanted it in network {network}, found it in {lies_in}: correct burst_network, or leave it out."
@@ -91,7 +95,7 @@ def egress_warning(
 def _covers(nat: Mapping[str, Any], path: str) -> bool:
     if nat.get("sourceSubnetworkIpRangesToNat") != "LIST_OF_SUBNETWORKS":
         return True
-    return any(partial(entry["name"]) == path for entry in nat.get("subnetworks", []))
+    return any(partial(entry.get("name", "")) == path for entry in nat.get("subnetworks", []))
 
 
 def check_ssh(

@@ -86,7 +86,15 @@ def disk_path(url: str) -> str:
 
 def boot_disk(instance: Mapping[str, Any]) -> str:
     """Return the path of an instance's boot disk."""
-    return disk_path(next(disk["source"] for disk in instance["disks"] if disk.get("boot")))
+    disks = instance.get("disks", [])
+    found = next(
+        (str(disk["source"]) for disk in disks if disk.get("boot") and "source" in disk), ""
+    )
+    if not found:
+        raise GceError(
+            f"wanted the boot disk of instance {instance['name']}, found none: give source_disk instead."
+        )
+    return disk_path(found)
 
 
 def plan_present(params: Mapping[str, Any], actual: Actual) -> list[Stage]:

@@ -262,6 +262,11 @@ def drift(params: Mapping[str, Any], existing: Instances) -> list[dict[str, Any]
     ]
 
 
+def _boot_gb(instance: Mapping[str, Any]) -> int:
+    disks = instance.get("disks") or [{}]
+    return int(disks[0].get("diskSizeGb", 0))
+
+
 def _fixed(
     params: Mapping[str, Any], instance: Mapping[str, Any]
 ) -> Iterable[tuple[str, Any, Any]]:
@@ -282,7 +287,7 @@ def _fixed(
         f"{fuse(params['max_run_duration'])}s",
         f"{scheduling.get('maxRunDuration', {}).get('seconds', 0)}s",
     )
-    yield "disk_size_gb", params["disk_size_gb"], int(instance["disks"][0]["diskSizeGb"])
+    yield "disk_size_gb", params["disk_size_gb"], _boot_gb(instance)
     yield "service_account", params["service_account"] or "", accounts[0].get("email", "")
     tags = sorted(instance.get("tags", {}).get("items", ()))
     yield "tags", " ".join(sorted(params["tags"])), " ".join(tags)
@@ -295,7 +300,7 @@ def _fixed(
     yield (
         "subnetwork",
         last_part(subnetwork(params)),
-        last_part(instance["networkInterfaces"][0]["subnetwork"]),
+        last_part(nic.get("subnetwork", "")),
     )
 
 

@@ -159,7 +159,9 @@ def plan_present(
         for stage in stages
     ]
     surplus = [
-        Change(kind, name, "delete", {"name": name, "region": last_part(found["region"])}, {})
+        Change(
+            kind, name, "delete", {"name": name, "region": last_part(found.get("region", ""))}, {}
+        )
         for (kind, name), found in actual.items()
         if kind == "address" and (kind, name) not in wanted and found.get("description") in ours
     ]

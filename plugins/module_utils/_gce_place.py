@@ -24,7 +24,6 @@ ELSEWHERE = (
 NO_TYPE, NO_QUOTA = "NO_SUCH_MACHINE_TYPE", "QUOTA_TOO_SMALL"
 # Families whose vCPUs count against CPUS where the region names no quota of their own.
 ON_CPUS = ("e2", "n1", "f1", "g1")
-TYPE_FIELDS = "name,guestCpus,accelerators(guestAcceleratorType,guestAcceleratorCount)"
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def needs(
 def gpus(machine_type: Mapping[str, Any], params: Mapping[str, Any]) -> list[tuple[str, int]]:
     """Return type and number of the GPUs of one machine: its type's own, and those that are added."""
     own = [
-        (row["guestAcceleratorType"], row["guestAcceleratorCount"])
+        (row.get("guestAcceleratorType", ""), row["guestAcceleratorCount"])
         for row in machine_type.get("accelerators", ())
     ]
     added = params["accelerator_count"] if params["accelerator_type"] else 0

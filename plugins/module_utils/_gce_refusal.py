@@ -114,8 +114,11 @@ def from_answer(status: int, body: Any, phrase: str, retry_after: str | None) ->
     if not isinstance(error, Mapping):
         return Refusal(status, (("", str(error or phrase)),), seconds(retry_after))
     message = str(error.get("message") or phrase)
-    entries = [*error.get("details", []), *error.get("errors", [])]
-    codes = [str(each["reason"]) for each in entries if each.get("reason")]
+    lists = [error.get(name) for name in ("details", "errors")]
+    entries = [each for rows in lists if isinstance(rows, list) for each in rows]
+    codes = [
+        str(each["reason"]) for each in entries if isinstance(each, Mapping) and each.get("reason")
+    ]
     return Refusal(status, tuple((code, message) for code in codes or [""]), seconds(retry_after))
 
 

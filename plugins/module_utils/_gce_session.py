@@ -9,13 +9,15 @@ Importing google-cloud-compute costs two seconds and 150 MiB; what runs at every
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import quote, urlencode
 from urllib.request import Request, build_opener
 
+from ansible_collections.flux.burst.plugins.module_utils import _gce_answers
+from ansible_collections.flux.burst.plugins.module_utils._answers import Each, misfit
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
 from ansible_collections.flux.burst.plugins.module_utils._gce_auth import Auth, first_line, load
 from ansible_collections.flux.burst.plugins.module_utils._gce_refusal import explain, from_answer
@@ -33,6 +35,8 @@ INSTANCE_FIELDS = (
     "networkInterfaces(networkIP,subnetwork),scheduling"
 )
 NOT_FOUND = 404
+MOST_PAGES = 1000
+"""More than any list has: one that never ends is none."""
 JSON = "application/json"
 VERBS = {"GET": "read", "POST": "ask for", "PUT": "change", "DELETE": "delete"}
 
@@ -93,7 +97,7 @@ class GceSession:
             raise failure from None
         try:
             body = answer.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             body = None
         # A page of a proxy or of another server must not pass for "nothing there", so it has no status.
         if not isinstance(body, dict) and answer.status_code < 500:
@@ -103,8 +107,17 @@ class GceSession:
             )
         if answer.status_code >= 400:
             raise self._refused(verb, path, answer, body)
+        self._check(path, _wrong(body, query))
         found: dict[str, Any] = body
         return found
+
+    def _check(self, path: str, wrong: str) -> None:
+        """Raise GceError where something in an answer is wrong."""
+        if wrong:
+            raise GceError(
+                f"wanted {path} from {self.service} at {self.endpoint} as Google gives it, found that {wrong}: check "
+                "the endpoint and the proxy before it."
+            )
 
     def _refused(self, verb: str, path: str, answer: Any, body: Any) -> GceError | Later:
         after = answer.headers.get("Retry-After")
@@ -116,14 +129,29 @@ class GceSession:
 
     def listed(self, path: str, fields: str, **query: str) -> Iterator[dict[str, Any]]:
         """Yield the items of a list, page by page, with some of their fields."""
-        token = ""
+        for page in self._pages(path, fields=f"nextPageToken,items({fields})", **query):
+            self._check(path, misfit(page, {"items?": _gce_answers.OBJECTS}, "the answer"))
+            yield from self._whole(path, page.get("items", []), fields)
+
+    def _pages(self, path: str, **query: str) -> Iterator[dict[str, Any]]:
+        token, turned = "", 0
         while True:
             paging = {"pageToken": token} if token else {}
-            page = self.get(path, fields=f"nextPageToken,items({fields})", **query, **paging)
-            yield from page.get("items", [])
-            token = page.get("nextPageToken", "")
+            page = self.get(path, **query, **paging)
+            yield page
+            before, token, turned = token, page.get("nextPageToken", ""), turned + 1
             if not token:
                 return
+            if token == before or turned == MOST_PAGES:
+                self._check(path, f"it has no end after {turned} pages")
+
+    def _whole(
+        self, path: str, items: Iterable[dict[str, Any]], fields: str
+    ) -> Iterator[dict[str, Any]]:
+        needed = _gce_answers.asked(fields)
+        for item in items:
+            self._check(path, _gce_answers.lacking(item, needed, "one of its items"))
+            yield item
 
     def instances(
         self, project: str, burst: str, fields: str = INSTANCE_FIELDS
@@ -136,20 +164,13 @@ class GceSession:
         self, project: str, kind: str, fields: str, **query: str
     ) -> Iterator[dict[str, Any]]:
         """Yield the resources of a kind in every zone or region, with some of their fields."""
-        token = ""
-        while True:
-            paging = {"pageToken": token} if token else {}
-            page = self.get(
-                f"projects/{project}/aggregated/{kind}",
-                fields=f"nextPageToken,items/*/{kind}({fields})",
-                **query,
-                **paging,
-            )
+        path = f"projects/{project}/aggregated/{kind}"
+        shape = {"items?": Each({f"{kind}?": _gce_answers.OBJECTS})}
+        partly = f"nextPageToken,items/*/{kind}({fields})"
+        for page in self._pages(path, fields=partly, **query):
+            self._check(path, misfit(page, shape, "the answer"))
             for scope in page.get("items", {}).values():
-                yield from scope.get(kind, [])
-            token = page.get("nextPageToken", "")
-            if not token:
-                return
+                yield from self._whole(path, scope.get(kind, []), fields)
 
     def host_keys(self, project: str, zone: str, instance: str) -> dict[str, str]:
         """Return the SSH host keys that a machine published at boot, by type; {} before it has."""
@@ -189,6 +210,8 @@ class QuickSession(GceSession):
     ) -> dict[str, Any]:
         """Return the answer to a request. Raises GceError."""
         found = self._read(path, query) if verb == "GET" else None
+        if found is not None and _wrong(found, query):
+            found = None
         return self._thorough.ask(verb, path, body, **query) if found is None else found
 
     def _read(self, path: str, query: Mapping[str, str]) -> dict[str, Any] | None:
@@ -204,13 +227,26 @@ class QuickSession(GceSession):
                 if error.code == NOT_FOUND and error.headers.get_content_type() == JSON:
                     raise GceError(f"wanted {path}, found none.", status=NOT_FOUND) from None
             return None
-        except (TokenError, OSError, ValueError):
+        except (TokenError, OSError, ValueError, RecursionError):
             return None
         return found if isinstance(found, dict) else None
 
     @cached_property
     def _thorough(self) -> GceSession:
         return GceSession(self.endpoint, self._auth)
+
+
+class ResourceManagerSession(GceSession):
+    """Requests of one endpoint of Cloud Resource Manager."""
+
+    service, root = "Cloud Resource Manager", "v1"
+    advice = "check burst_project"
+
+    def granted(self, project: str, permissions: Sequence[str]) -> list[str]:
+        """Return which of some permissions the credentials have in a project; a hundred may be asked for at once."""
+        body = {"permissions": list(permissions)}
+        answer = self.ask("POST", f"projects/{project}:testIamPermissions", body)
+        return list(answer.get("permissions", []))
 
 
 class OsLoginSession(GceSession):
@@ -227,6 +263,15 @@ class ContainerSession(GceSession):
     advice = "check the project, the location and the name, and that the Kubernetes Engine API is enabled"
 
 
+def _wrong(answer: Mapping[str, Any], query: Mapping[str, str]) -> str:
+    """Return what is wrong with an answer; a list's items are looked at by who reads it."""
+    try:
+        needed = _gce_answers.asked(query.get("fields", ""))
+        return _gce_answers.wrong(answer) or _gce_answers.lacking(answer, needed, "the answer")
+    except RecursionError:
+        return "it is nested too deeply"
+
+
 def last_part(url: str) -> str:
     """Return the last part of a resource's URL, which is its name."""
     return url.rpartition("/")[2]
@@ -234,7 +279,7 @@ def last_part(url: str) -> str:
 
 def machine(instance: dict[str, Any]) -> dict[str, Any]:
     """Return a machine as our modules return it, from its REST resource."""
-    nic = instance["networkInterfaces"][0]
+    nic = (instance.get("networkInterfaces") or [{}])[0]
     return {
         "name": instance["name"],
         "id": instance["id"],
@@ -242,5 +287,5 @@ def machine(instance: dict[str, Any]) -> dict[str, Any]:
         "status": instance["status"],
         "machine_type": last_part(instance["machineType"]),
         "internal_ip": nic.get("networkIP", ""),
-        "external_ip": nic.get("accessConfigs", [{}])[0].get("natIP", ""),
+        "external_ip": (nic.get("accessConfigs") or [{}])[0].get("natIP", ""),
     }

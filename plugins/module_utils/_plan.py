@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from ansible_collections.flux.burst.plugins.module_utils._errors import SpecError
+from ansible_collections.flux.burst.plugins.module_utils._errors import SpecError, printable
 from ansible_collections.flux.burst.plugins.module_utils._hostlist import fold
 from ansible_collections.flux.burst.plugins.module_utils._plan_fit import (
     BOOTING,
@@ -31,8 +31,8 @@ from ansible_collections.flux.burst.plugins.module_utils._plan_fit import (
 SIZINGS = ("all", "widest", "cap")
 # What flux_queue_info calls it when nothing but resources or its turn keeps a job.
 RESOURCES = ("", "resources", "turn")
-# More ids than a line can show.
-MANY = 20
+# More ids than a line can show, and more characters of a reason, which may quote what the job's owner wrote.
+MANY, LONGEST = 20, 400
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,16 @@ class Request:
     """What may be booted, and for whom.
 
     allowed are the hosts that may be booted, in order; existing the names of the burst's machines; max_hosts limits all
-    of them (0: no limit). sizing is one of SIZINGS. machine_types are mappings of name, cores, memory_mb, gpus and
-    price_per_hour (None: unknown), in order of preference. max_run_seconds is how long a machine lives (0: no limit),
-    burst this burst's name, and now the time in seconds since the epoch.
+    of them (0: no limit). gateway is the host without which no other can join, "" for none. sizing is one of SIZINGS.
+    machine_types are mappings of name, cores, memory_mb, gpus and price_per_hour (None: unknown), in order of
+    preference. max_run_seconds is how long a machine lives (0: no limit), burst this burst's name, and now the time in
+    seconds since the epoch.
     """
 
     allowed: Sequence[str]
     existing: Sequence[str] = ()
     max_hosts: int = 0
+    gateway: str = ""
     sizing: str = "all"
     machine_types: Sequence[Mapping[str, Any]] = ()
     max_run_seconds: int = 0
@@ -129,7 +131,11 @@ def plan(
     _check_declared(request.allowed, by_host)
     ordered = _in_order(jobs)
     reasons: dict[str, str] = {}
-    shapes, situation = _prepare(ordered, nodes, request, reasons)
+    existing = set(request.existing)
+    # It boots as soon as any does: it is counted, and given to jobs, as one that exists.
+    counted = existing | ({request.gateway} if request.gateway else set())
+    assumed = replace(request, existing=sorted(counted))
+    shapes, situation = _prepare(ordered, nodes, assumed, reasons)
     served: dict[str, list[Mapping[str, Any]]] = {"burst": [], "local": []}
     failed: dict[Shape, list[str]] = {}
     for job, shape in shapes:
@@ -142,7 +148,8 @@ def plan(
     for shape, names in failed.items():
         reasons.update(dict.fromkeys(names, _why(shape, situation)))
     chosen = set(situation.pool.chosen())
-    existing = set(request.existing)
+    if served["burst"] or existing:
+        chosen |= counted - existing
     new = [host for host in request.allowed if host in chosen]
     hosts = [host for host in request.allowed if host in chosen or host in existing]
     hosts += sorted(existing.difference(hosts))
@@ -150,7 +157,9 @@ def plan(
     time_limit = _time_limit(served["burst"], request)
     ids = {who: [str(job["id"]) for job in found] for who, found in served.items()}
     left = [
-        {"id": job["id"], "reason": reasons[job["id"]]} for job in ordered if job["id"] in reasons
+        {"id": job["id"], "reason": printable(reasons[job["id"]], LONGEST)}
+        for job in ordered
+        if job["id"] in reasons
     ]
     drained = [host for host in request.allowed if by_host[host].get("drain_reason") is not None]
     message = _message(
@@ -238,15 +247,25 @@ def _kept(job: Mapping[str, Any], request: Request) -> str:
         return "waits for its priority"
     if waits_for not in RESOURCES:
         return f"waits: {waits_for}"
-    if claim and claim["burst"] != request.burst and claim["until"] > request.now:
-        until = datetime.fromtimestamp(claim["until"], UTC)
-        return f"is claimed by burst {claim['burst']} until {until:%Y-%m-%d %H:%M} UTC"
+    if _is_anothers(claim, request):
+        return f"is claimed by burst {claim['burst']} until {_clock(claim['until'])}"
     if fuse and duration > fuse:
         return (
             f"may run for {_span(duration)}, but the machines end after {_span(fuse)} "
             "(burst_max_run_duration)"
         )
     return f"cannot be planned for: {job['problem']}" if job.get("problem") else ""
+
+
+def _is_anothers(claim: Mapping[str, Any], request: Request) -> bool:
+    return bool(claim) and claim["burst"] != request.burst and claim["until"] > request.now
+
+
+def _clock(seconds: float) -> str:
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:g} s after 1970"
 
 
 def _span(seconds: float) -> str:
@@ -298,7 +317,7 @@ def _kinds(
             continue
         elif burst:
             tier = BOOTING
-        elif host in place_of:
+        elif host in place_of and not _is_anothers(rank.get("claim") or {}, request):
             untyped = request.machine_types and memory[cores, gpus] is None
             tier, burst = (UNTYPED, True) if untyped else (SPARE, True)
         else:
@@ -475,8 +494,10 @@ def _message(
     drained: Sequence[str],
     existing: set[str],
 ) -> str:
-    if new:
+    if new and served:
         text = f"burst {_machines(new)} for {_jobs(served)}"
+    elif new:
+        text = f"burst {_machines(new)}, which the others need to join"
     elif existing:
         text = "nothing more to burst"
     elif local:

@@ -9,10 +9,11 @@ Thousands of jobs meet thousands of nodes, so nobody may look at every node for 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import merge
-from itertools import islice
+from itertools import accumulate, islice
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -23,7 +24,9 @@ from ansible_collections.flux.burst.plugins.module_utils._hostlist import expand
 UNLIMITED = 1 << 60
 # Where a node stands: up, created and booting, to be created, or to be created but no machine type fits.
 FREE, BOOTING, SPARE, UNTYPED = range(4)
-SPAN = re.compile(r"(\d+)(?:-(\d+))?")
+SPAN = re.compile(r"([0-9]{1,10})(?:-([0-9]{1,10}))?")
+# A job's constraint may name more hosts than there are, but not so many that it is a labour to read them.
+MOST_NAMED = 10_000
 
 # Cores, gpus and MB that are left on a node, and whether nothing runs on it.
 Left = tuple[int, int, int, bool]
@@ -74,7 +77,8 @@ class Constraints:
 
     def _named(self, text: Any) -> set[int]:
         try:
-            names = expand(str(text)) if re.search(r"[\[,]", str(text)) else [str(text)]
+            most = max(MOST_NAMED, 2 * len(self._every))
+            names = expand(str(text), most) if re.search(r"[\[,]", str(text)) else [str(text)]
         except SpecError:
             raise ValueError(f"the hostlist {text!r}") from None
         return self._union(self._hosts.get(name, set()) for name in names)
@@ -83,11 +87,14 @@ class Constraints:
         spans = [SPAN.fullmatch(part) for part in str(text).strip("[]").split(",")]
         if None in spans:
             raise ValueError(f"the idset {text!r}")
-        ends = [(int(span[1]), int(span[2] or span[1])) for span in spans if span]
+        ends = sorted((int(span[1]), int(span[2] or span[1])) for span in spans if span)
+        firsts = [first for first, _last in ends]
+        # How far the spans up to each reach.
+        reach = [-1, *accumulate((last for _first, last in ends), max)]
         return {
             place
             for place, number in enumerate(self._numbers)
-            if any(first <= number <= last for first, last in ends)
+            if number <= reach[bisect_right(firsts, number)]
         }
 
     def _union(self, found: Iterable[set[int]]) -> set[int]:

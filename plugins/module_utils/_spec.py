@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.flux.burst.plugins.module_utils import _burst_directory
-from ansible_collections.flux.burst.plugins.module_utils._errors import SpecError
+from ansible_collections.flux.burst.plugins.module_utils._errors import SpecError, printable
 from ansible_collections.flux.burst.plugins.module_utils._hostlist import expand
 
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -28,6 +29,8 @@ TYPES = {
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 # Compute Engine's limits of maxRunDuration.
 SHORTEST, LONGEST = 30, 120 * 86400
+LONGEST_SAID = 1000
+"""Characters of what is said of one variable, which may quote its value."""
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 # "all" is how the modules are asked for every burst.
 BURST = r"(?!all$)[a-z]([-a-z0-9]{0,38}[a-z0-9])?"
@@ -85,11 +88,22 @@ def one_region(zones: Sequence[str]) -> str:
 def specification(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the whole specification, typed, with defaults, and with what follows from it.
 
-    That is burst_region, burst_max_run_seconds and burst_own_key, which is whether the burst has an SSH key of its own.
+    That is burst_region, burst_max_run_seconds, burst_own_key, which is whether the burst has an SSH key of its own,
+    and burst_gateway, the machine that is the overlay parent of the others ("" where that is the lead).
 
     given are the burst_* variables, options their argument specification. Raises SpecError with one line for each thing
     that is wrong.
     """
+    made, problems = examined(given, options)
+    if problems:
+        raise SpecError("\n".join(problems))
+    return with_derived(made)
+
+
+def examined(
+    given: Mapping[str, Any], options: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the variables that are of their type, with defaults, and a line for each thing that is wrong."""
     problems = [_unknown(name, options) for name in given if name not in options]
     made: dict[str, Any] = {}
     for name, option in options.items():
@@ -103,6 +117,7 @@ def specification(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[
             made[name] = typed(value, option["type"], option.get("elements", "str"))
         except ValueError:
             problems.append(f"{name}: wanted {TYPES[option['type']]}, found {value!r}")
+            made[name] = option.get("default")
             continue
         wrong = CHECKS[name](made[name]) if name in CHECKS else ""
         if wrong:
@@ -111,14 +126,20 @@ def specification(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[
         problems += _together(made)
     problems += _shared_home(made)
     problems += _flux(made)
-    if problems:
-        raise SpecError("\n".join(problems))
+    return made, [printable(problem, LONGEST_SAID) for problem in problems]
+
+
+def with_derived(made: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a specification that is right, with what follows from it."""
     name, top = made["burst_name"], _burst_directory.top_of(made["burst_directory"])
     given_key = made["burst_ssh_private_key_file"]
     return {
         **made,
         "burst_directory": str(top),
         "burst_own_key": not given_key,
+        "burst_gateway": expand(made["burst_hostlist"])[0]
+        if made["burst_topology"] == "gateway"
+        else "",
         "burst_ssh_private_key_file": given_key or str(_burst_directory.key_of(str(top), name)),
         "burst_region": one_region(made["burst_zones"]),
         "burst_max_run_seconds": seconds(made["burst_max_run_duration"]),
@@ -137,7 +158,8 @@ def typed(value: Any, kind: str, elements: str = "str") -> Any:
     elements is the type of a list's elements, "str" or "dict".
     """
     if kind in ("str", "path") and isinstance(value, str) and value.strip():
-        return str(Path(value).expanduser()) if kind == "path" else str(value)
+        # Unlike Path.expanduser() it lets the home of a user stand who does not exist.
+        return str(Path(os.path.expanduser(value))) if kind == "path" else str(value)
     if kind == "int" and not isinstance(value, bool) and isinstance(value, (int, str)):
         return int(value)
     if kind == "bool" and (isinstance(value, bool) or str(value).lower() in (*TRUE, *FALSE)):
@@ -325,7 +347,8 @@ def _prices(value: Mapping[str, Any]) -> str:
 
 
 def _file(value: str) -> str:
-    return "" if Path(value).is_file() else f"wanted a file, found none at {value}"
+    # Unlike Path.is_file() it takes no text amiss.
+    return "" if os.path.isfile(value) else f"wanted a file, found none at {value}"
 
 
 def _key_pair(value: str) -> str:
@@ -375,6 +398,7 @@ CHECKS: dict[str, Check] = {
     ),
     "burst_lead_address": _pattern(r"[A-Za-z0-9.-]+", "an IPv4 address or a host name"),
     "burst_lead_port": _between(1, 65535),
+    "burst_topology": _pattern("flat|gateway", "flat or gateway"),
     "burst_shared_home": _pattern("none|export|server", "none, export or server"),
     "burst_shared_home_server": _pattern(r"[A-Za-z0-9.:-]+", "an IP address or a host name"),
     "burst_shared_home_export": _pattern(r"/[^\s]*", "an absolute path without blanks"),
@@ -392,6 +416,7 @@ CHECKS: dict[str, Check] = {
     "burst_boot_timeout": _SECONDS,
     "burst_join_timeout": _SECONDS,
     "burst_drain_timeout": _between(0, 7 * 86400),
+    "burst_reconcile_patience": _between(0, 86400),
     "burst_credentials_file": _file,
     "burst_impersonate_service_account": _pattern(
         r"[^@\s,]+@[^@\s,]+(,[^@\s,]+@[^@\s,]+)*",
@@ -400,6 +425,7 @@ CHECKS: dict[str, Check] = {
     "burst_compute_endpoint": _pattern(r"https?://\S+", "a URL with http or https"),
     "burst_os_login_account": _pattern(r"[^@\s]+@[^@\s]+", "an e-mail address"),
     "burst_os_login_endpoint": _pattern(r"https?://\S+", "a URL with http or https"),
+    "burst_resource_manager_endpoint": _pattern(r"https?://\S+", "a URL with http or https"),
     "burst_iap_endpoint": _pattern(r"wss?://\S+", "a URL with wss"),
     "burst_iap_ca_file": _file,
 }

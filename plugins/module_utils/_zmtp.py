@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 
@@ -12,6 +13,8 @@ SIGNATURE = b"\xff" + bytes(8) + b"\x7f"
 GREETING = SIGNATURE + b"\x03\x00" + b"CURVE".ljust(20, b"\0") + bytes(32)
 STRANGER = "something that is not a Flux broker"
 MECHANISM = slice(12, 32)
+# What a firewall's or a router's ICMP message is to a program.
+REJECTED = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES, errno.EPERM)
 
 
 def problem(address: str, port: int, timeout: float) -> str:
@@ -39,7 +42,12 @@ def problem(address: str, port: int, timeout: float) -> str:
     except ConnectionResetError:
         return STRANGER
     except OSError as error:
-        return f"'{error.strerror or error}'"
+        said = f"'{error.strerror or error}'"
+        return (
+            f"{said}: a firewall rejects it, or no route leads there"
+            if error.errno in REJECTED
+            else said
+        )
     # A peer with another mechanism hangs up at ours.
     good = len(heard) == len(GREETING) and heard[MECHANISM] == GREETING[MECHANISM]
     return "" if good else STRANGER

@@ -42,6 +42,11 @@ options:
     description: At most so many machines at once, those that exist included; 0 sets no limit.
     type: int
     default: 0
+  gateway:
+    description: Name of the host that is the overlay parent of the others, which is in every plan that boots or keeps
+      one. Empty where there is none.
+    type: str
+    default: ""
   sizing:
     description:
       - For what the machines suffice.
@@ -133,6 +138,14 @@ EXAMPLES = r"""
         price_per_hour: 0.262
     max_run_seconds: 14400
     burst: flux-burst
+  register: plan
+
+- name: Plan a burst whose machines all join the first of them
+  flux.burst.burst_plan:
+    jobs: "{{ queue.jobs }}"
+    ranks: "{{ resources.ranks }}"
+    hostlist: gffw-compute-a-[001-100]
+    gateway: gffw-compute-a-001
   register: plan
 
 - name: Say which jobs are left, and why
@@ -270,6 +283,7 @@ def main() -> None:
             "hostlist": {"type": "str", "required": True},
             "existing": {"type": "list", "elements": "str", "default": []},
             "max_hosts": {"type": "int", "default": 0},
+            "gateway": {"type": "str", "default": ""},
             "sizing": {"type": "str", "choices": list(_plan.SIZINGS), "default": "all"},
             "machine_types": {
                 "type": "list",
@@ -288,6 +302,7 @@ def main() -> None:
             allowed=_hostlist.expand(params["hostlist"]),
             existing=params["existing"],
             max_hosts=params["max_hosts"],
+            gateway=params["gateway"],
             sizing=params["sizing"],
             machine_types=params["machine_types"],
             max_run_seconds=params["max_run_seconds"],

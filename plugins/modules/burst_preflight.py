@@ -35,6 +35,12 @@ options:
     type: list
     elements: dict
     default: []
+  topology:
+    description: Whom the machines join, as the lead must declare it. With V(flat) that is the lead. With V(gateway) the
+      first of O(hostlist) joins the lead, and the others join that one.
+    type: str
+    choices: [flat, gateway]
+    default: flat
 requirements:
   - ClusterShell
 extends_documentation_fragment:
@@ -57,6 +63,13 @@ differences:
   type: list
   elements: str
   sample: []
+toml:
+  description: What to add to the configuration of the lead's brokers where they lack machines, empty where they do not.
+  returned: failure
+  type: str
+  sample: |-
+    # at the end of hosts in [bootstrap], on every broker of the lead's cluster:
+    { host = "gffw-compute-a-[001-003]" },
 """
 
 import time
@@ -74,20 +87,22 @@ def main() -> None:
             "identity": {"type": "dict", "required": True},
             "ranks": {"type": "list", "elements": "dict", "required": True},
             "machine_types": {"type": "list", "elements": "dict", "default": []},
+            "topology": {"type": "str", "choices": ["flat", "gateway"], "default": "flat"},
         },
         supports_check_mode=True,
     )
     with failing_module(module):
         params = module.params
-        found = _preflight.differences(
-            _hostlist.expand(params["hostlist"]),
-            params["identity"],
-            params["ranks"],
-            params["machine_types"],
-            time.time(),
-        )
+        hosts = _hostlist.expand(params["hostlist"])
+        gateway = hosts[0] if params["topology"] == "gateway" else ""
+        known = (hosts, params["identity"], params["ranks"], params["machine_types"])
+        found = _preflight.differences(*known, time.time(), gateway)
         if found:
-            raise SpecError("\n".join(f"preflight: {line}." for line in found), differences=found)
+            # With a gateway, a difference has the whole array of hosts with their parents.
+            toml = "" if gateway else _preflight.toml(*known)
+            lines = [f"preflight: {line}." for line in found]
+            lines += ["What to add:", toml] if toml else []
+            raise SpecError("\n".join(lines), differences=found, toml=toml)
         module.exit_json(changed=False, differences=[])
 
 

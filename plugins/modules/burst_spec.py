@@ -42,7 +42,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 specification:
-  description: Every C(burst_*) variable with its type and default, and C(burst_region).
+  description: Every C(burst_*) variable with its type and default, and what follows from them, such as C(burst_region).
   returned: success
   type: dict
   sample:

@@ -64,14 +64,18 @@ options:
     default: ""
   lead_address:
     description:
-      - Address or name of the lead as this machine sees it. Before anything is changed a broker must answer there.
-        Empty checks nothing.
+      - Address or name of the lead as this machine sees it, or of O(parent) where that is another. Before anything is
+        changed a broker must answer there. Empty checks nothing.
     type: str
     default: ""
   lead_port:
-    description: The lead's TCP port as this machine sees it.
+    description: TCP port at O(lead_address).
     type: int
     default: 8050
+  parent:
+    description: Hostname of the machine that is this one's parent in the overlay. Empty where that is the lead.
+    type: str
+    default: ""
   munge_credential:
     description:
       - Output of C(munge -n) on the lead, not older than five minutes. When munge runs here it must decode it, which
@@ -279,6 +283,7 @@ def main() -> None:
             "module_path": {"type": "str", "default": ""},
             "lead_address": {"type": "str", "default": ""},
             "lead_port": {"type": "int", "default": 8050},
+            "parent": {"type": "str", "default": ""},
             "munge_credential": {"type": "str", "default": "", "no_log": True},
             "time": {"type": "float", "default": 0},
             "max_clock_skew": {"type": "int", "default": 60},
@@ -315,7 +320,11 @@ def main() -> None:
     with failing_module(module):
         params = module.params
         broker = _broker.Broker(
-            params["service"], params["munge_service"], files(params), params["user"] or ""
+            params["service"],
+            params["munge_service"],
+            files(params),
+            params["user"] or "",
+            params["parent"],
         )
         if params["state"] == "absent":
             module.exit_json(**broker.leave(check=module.check_mode))

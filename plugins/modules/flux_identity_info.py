@@ -107,8 +107,6 @@ bootstrap:
 """
 
 import pwd
-import re
-import subprocess
 import time
 from typing import Any
 
@@ -116,6 +114,11 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flux.burst.plugins.module_utils import _flux
 from ansible_collections.flux.burst.plugins.module_utils._curve import fingerprint
 from ansible_collections.flux.burst.plugins.module_utils._errors import FluxError, failing_module
+from ansible_collections.flux.burst.plugins.module_utils._flux_host import (
+    munge,
+    said,
+    security_version,
+)
 
 
 def read(client: _flux.FluxClient) -> dict[str, Any]:
@@ -160,33 +163,6 @@ def read(client: _flux.FluxClient) -> dict[str, Any]:
         "config": config,
         "bootstrap": bootstrap,
     }
-
-
-def said(*words: str) -> str:
-    """Return what a flux command prints, "" where it cannot."""
-    try:
-        done = subprocess.run(["flux", *words], capture_output=True, text=True, check=False)
-    except OSError:
-        return ""
-    return done.stdout.strip()
-
-
-def security_version(text: str) -> str:
-    """Return flux-security's version from the output of `flux version`."""
-    found = re.search(r"^libflux-security:\s*([0-9.]+)", text, re.MULTILINE)
-    return found[1] if found else ""
-
-
-def munge() -> str:
-    """Return what is wrong with munge on this machine."""
-    try:
-        made = subprocess.run(["munge", "-n"], capture_output=True, text=True, check=False)
-        read = subprocess.run(
-            ["unmunge"], input=made.stdout, capture_output=True, text=True, check=False
-        )
-    except OSError as error:
-        return f"no munge ({error.strerror})"
-    return made.stderr.strip() or (read.stderr.strip() if read.returncode else "")
 
 
 def main() -> None:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: flux_job_claim
-short_description: Claim waiting jobs for a burst, so that no other burst serves them
+short_description: Claim waiting jobs and hosts for a burst, so that no other burst serves or boots them
 version_added: 0.1.0
 description:
   - A claim is kept in the lead's own key-value store, survives its restart, and expires by itself. Of two
-    controllers that claim the same job at the same time exactly one gets it.
+    controllers that claim the same job or host at the same time exactly one gets it.
   - Users see it with C(flux jobs -o '{id} {user.burst.name}'). What the job means does not change.
   - That a job is held by another burst, or waits no more, is no failure; it is then not among RV(claimed).
 author:
@@ -21,7 +21,8 @@ options:
     description:
       - V(claimed) claims the jobs of O(jobs) that wait and that no other burst holds, and renews those that are half
         over.
-      - V(released) gives back those of them that this burst holds; without O(jobs), all that it holds.
+      - V(released) gives back those of them that this burst holds; without O(jobs), all that it holds. O(hosts)
+        likewise, but with O(jobs) alone no host is given back.
     type: str
     choices: [claimed, released]
     default: claimed
@@ -31,6 +32,10 @@ options:
     required: true
   jobs:
     description: Ids of the jobs, in base 58 or decimal.
+    type: list
+    elements: str
+  hosts:
+    description: Names of hosts that the burst is going to boot, or has.
     type: list
     elements: str
   ttl:
@@ -79,6 +84,26 @@ held:
       burst: other
       until: 1795532178.0
       by: login1
+held_hosts:
+  description: The hosts of O(hosts) that another burst holds.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - id: gffw-compute-a-001
+      burst: other
+      until: 1795532178.0
+      by: login1
+released:
+  description: The claims that were given back, or in check mode would be.
+  returned: with O(state=released)
+  type: list
+  elements: dict
+  sample:
+    - id: fDDf5hq
+      burst: flux-burst
+      until: 1795532178.0
+      by: login1
 gone:
   description: Ids of the jobs that wait no more, or never were.
   returned: success
@@ -97,6 +122,8 @@ resources:
 """
 
 import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -142,32 +169,40 @@ def change(name: str, before: _flux_claim.Claim | None, after: dict[str, Any]) -
     return Change("claim", name, action, shown, after)  # type: ignore[arg-type]
 
 
+def told(name: str, claim: _flux_claim.Claim) -> dict[str, Any]:
+    """Return a claim as it is returned to people."""
+    return {"id": name, "burst": claim.burst, "until": claim.until, "by": claim.by}
+
+
 class Claiming:
     """One burst's claims on jobs, taken or given back."""
 
     def __init__(self, client: _flux.FluxClient, params: dict[str, Any]) -> None:
         self.client, self.params = client, params
         self.claims = _flux_claim.Claims(client)
+        self.hosts = _flux_claim.Claims(client, _flux_claim.HOSTS)
         self.burst, self.now = params["burst"], time.time()
 
     def claim(self, *, check: bool) -> dict[str, Any]:
         """Claim what can be had; what another controller wins in the same moment is told as held."""
         jobs = numbers(self.params["jobs"])
         wait = waiting(self.client, jobs)
+        hosts = self.params["hosts"] or []
         before = self._valid(self.claims.read(jobs))
-        ttl = self.params["ttl"]
-        mine = _flux_claim.Claim(self.burst, self.now + ttl, self.params["by"])
-        wanted = [
-            change(name, before.get(name), {"burst": mine.burst, "until": mine.until})
-            for name in wait
-            if name not in before
-            or (before[name].burst == self.burst and before[name].until < self.now + ttl / 2)
-        ]
+        booked = self._valid(self.hosts.read(hosts)) if hosts else {}
+        mine = _flux_claim.Claim(self.burst, self.now + self.params["ttl"], self.params["by"])
+        wanted = self._wanted(wait, before, mine)
+        rooms = [replace(each, kind="host") for each in self._wanted(hosts, booked, mine)]
         after = {**before, **{each.name: mine for each in wanted}}
 
         def act(stage: Stage) -> None:
             names = [each.name for each in stage]
-            self.claims.append(dict.fromkeys(names, _flux_claim.line(mine, self.now)))
+            entries = dict.fromkeys(names, _flux_claim.line(mine, self.now))
+            if stage and stage[0].kind == "host":
+                self.hosts.append(entries)
+                booked.update(self._valid(self.hosts.read(names)))
+                return
+            self.claims.append(entries)
             after.update(self._valid(self.claims.read(names)))
             won = {name: after[name] for name in names if after[name].burst == self.burst}
             lost = self.claims.show(jobs, won)
@@ -175,42 +210,68 @@ class Claiming:
             self.claims.forget(lost)
             wait[:] = [name for name in wait if name not in lost]
 
-        result = apply([wanted], act, check=check)
+        # A burst that lost its hosts gives its jobs back, and one that has no job needs none.
+        result = apply([rooms, wanted], act, check=check)
         claimed = [name for name in wait if name in after and after[name].burst == self.burst]
+        anothers = {name: it for name, it in booked.items() if it.burst != self.burst}
         done = [each for each in wanted if each.name in claimed]
+        done += [each for each in rooms if each.name not in anothers]
         return {
             **result,
             **(apply([done], act, check=True) if not check else {}),
             "claimed": claimed,
             "held": [
-                {"id": name, "burst": held.burst, "until": held.until, "by": held.by}
+                told(name, held)
                 for name, held in after.items()
                 if name in wait and held.burst != self.burst
             ],
+            "held_hosts": [told(name, held) for name, held in anothers.items()],
             "gone": [name for name in jobs if name not in wait],
         }
 
+    def _wanted(
+        self, names: Iterable[str], before: Mapping[str, _flux_claim.Claim], mine: _flux_claim.Claim
+    ) -> list[Change]:
+        """Return the claims to make, and those of our own to renew."""
+        late = self.now + self.params["ttl"] / 2
+        return [
+            change(name, before.get(name), {"burst": mine.burst, "until": mine.until})
+            for name in names
+            if name not in before
+            or (before[name].burst == self.burst and before[name].until < late)
+        ]
+
     def release(self, *, check: bool) -> dict[str, Any]:
         """Give back what the burst holds, and forget jobs that have ended."""
-        asked = self.params["jobs"]
+        asked, hosts = self.params["jobs"], self.params["hosts"]
         jobs = numbers(asked) if asked is not None else None
-        held = {
-            name: claim
-            for name, claim in self.claims.read(jobs).items()
-            if claim.burst == self.burst
-        }
+        held = self._ours(self.claims.read(jobs))
+        named = hosts if asked is None or hosts else []
+        rooms = {} if named == [] else self._ours(self.hosts.read(named))
         all_numbers = {name: _flux_queue.job_number(name) for name in held}
         alive = waiting(self.client, all_numbers)
 
         def act(stage: Stage) -> None:
             names = [each.name for each in stage]
             entry = _flux_claim.release_line(self.burst, self.now)
+            if stage and stage[0].kind == "host":
+                self.hosts.append(dict.fromkeys(names, entry))
+                return
             self.claims.append({name: entry for name in names if name in alive})
             self.claims.forget(name for name in names if name not in alive)
             self.claims.show(all_numbers, dict.fromkeys(alive))
 
-        result = apply([[change(name, held[name], {}) for name in held]], act, check=check)
-        return {**result, "claimed": [], "held": [], "gone": []}
+        stages = [
+            [change(name, held[name], {}) for name in held],
+            [replace(change(name, rooms[name], {}), kind="host") for name in rooms],
+        ]
+        result = apply(stages, act, check=check)
+        released = [told(name, claim) for name, claim in held.items()]
+        nothing: dict[str, list[Any]] = {"claimed": [], "held": [], "held_hosts": [], "gone": []}
+        return {**result, **nothing, "released": released}
+
+    def _ours(self, claims: Mapping[str, _flux_claim.Claim]) -> dict[str, _flux_claim.Claim]:
+        return {name: claim for name, claim in claims.items() if claim.burst == self.burst}
 
     def _valid(self, claims: dict[str, _flux_claim.Claim]) -> dict[str, _flux_claim.Claim]:
         return {name: claim for name, claim in claims.items() if claim.until > self.now}
@@ -224,6 +285,7 @@ def main() -> None:
             "state": {"type": "str", "choices": ["claimed", "released"], "default": "claimed"},
             "burst": {"type": "str", "required": True},
             "jobs": {"type": "list", "elements": "str"},
+            "hosts": {"type": "list", "elements": "str"},
             "ttl": {"type": "int", "default": 14400},
             "by": {"type": "str", "default": ""},
         },

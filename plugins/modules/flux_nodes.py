@@ -145,6 +145,10 @@ findings:
     remedy:
       description: What to do.
       type: str
+    below:
+      description: Hosts that are not there for no other reason than that this one, their parent in the overlay, is not.
+      type: list
+      elements: str
 missing_directories:
   description: Directories of O(jobs) that are not there, with the hosts on which they are not.
   returned: with O(prove=true)
@@ -287,17 +291,19 @@ class Nodes:
     def _await_online(self, watch: _flux_nodes.Watch) -> None:
         reports = self.params["reports"]
         hopeful = {rank.rank for rank in self.ranks if "failure" not in reports.get(rank.host, {})}
+        tree = _flux_nodes.Tree.of(self.client)
+        # Nobody comes either whose parent in the overlay does not.
+        there = watch.online | hopeful
+        hopeful -= {rank.rank for rank in self.ranks if tree.lost(rank.host, there)}
         _flux_nodes.await_none(
             watch, lambda: hopeful - (watch.online - watch.drained), self.params["timeout"]
         )
         now = self._now()
         missing = [rank for rank in now if rank.state not in ("free", "allocated")]
-        found = _flux_nodes.findings(
-            self.client, missing, watch.seen, reports, self.params["timeout"]
-        )
-        there = [rank for rank in now if rank not in missing]
-        found += self._failures(there)
-        to_prove = [rank for rank in there if rank.rank in hopeful]
+        found = _flux_nodes.findings(self.client, missing, watch, reports, self.params["timeout"])
+        present = [rank for rank in now if rank not in missing]
+        found += self._failures(present)
+        to_prove = [rank for rank in present if rank.rank in hopeful]
         if self.params["prove"] and to_prove:
             uid = int(self.client.attribute("security.owner"))
             wrong, self.missing_directories = _flux_nodes.prove(
@@ -333,9 +339,10 @@ class Nodes:
     def _raise(self, found: Sequence[_diagnose.Finding]) -> None:
         if found:
             told = "\n".join(map(str, found))
+            bad = {host for finding in found for host in (finding.host, *finding.below)}
             raise FluxError(
-                f"wanted every node {self.params['state']} within {self.params['timeout']} s, found {len(found)} of "
-                f"{len(self.ranks)} that are not:\n{told}.",
+                f"wanted every node {self.params['state']} within {self.params['timeout']} s, found "
+                f"{len(bad & self.numbers.keys())} of {len(self.ranks)} that are not:\n{told}.",
                 findings=[asdict(finding) for finding in found],
                 missing_directories=self.missing_directories,
             )

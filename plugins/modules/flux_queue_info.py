@@ -50,6 +50,8 @@ options:
         instance C(job.nodes <= 8 and job.duration > 0).
       - It is evaluated on the controller, in Jinja's sandbox. Text that comes with a job is data there and is never
         templated.
+      - A job for which it fails, as its attribute is none that the expression can read, is left out with a warning.
+        Where it fails for all of them, the expression is wrong, and so the task fails.
     type: str
     default: ""
   cache_dir:
@@ -123,7 +125,8 @@ jobs:
       description: Who submitted it.
       type: int
     name:
-      description: The job's name.
+      description:
+        - The job's name. Characters that a terminal acts on are escapes such as C(\x1b), here and in RV(jobs[].cwd).
       type: str
     state:
       description: One of depend, priority, sched.

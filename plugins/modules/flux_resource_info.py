@@ -58,6 +58,7 @@ ranks:
       overlay_error: lost connection
       since: 1795517778.879
       idle_since: null
+      claim: null
   contains:
     rank:
       description: The broker's rank.
@@ -104,6 +105,11 @@ ranks:
       description: When its last job ended or it came, whichever is later, in seconds since the epoch; null where it
         is not free.
       type: float
+    claim:
+      description:
+        - The claim of a burst that is going to boot it, null without one. C(burst), C(until) and C(by) are as
+          M(flux.burst.flux_queue_info) has them of jobs.
+      type: dict
 idle:
   description: The hosts that are free and have had no job for O(idle_for) seconds.
   returned: success

@@ -367,7 +367,8 @@ class Machines:
             filter=f'description = "{_gce_network.description(burst)}"',
         )
         return [
-            _gce_instances.placement(burst, last_part(row["region"]), "delete") for row in found
+            _gce_instances.placement(burst, last_part(row.get("region", "")), "delete")
+            for row in found
         ]
 
     def losses(self) -> list[dict[str, str]]:

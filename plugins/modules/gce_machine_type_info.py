@@ -95,46 +95,25 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError, failing_module
 from ansible_collections.flux.burst.plugins.module_utils._gce_auth import with_project
 from ansible_collections.flux.burst.plugins.module_utils._gce_client import ACCESS
+from ansible_collections.flux.burst.plugins.module_utils._gce_creation import types_in
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import (
     NOT_FOUND,
     READERS,
     GceSession,
 )
-from ansible_collections.flux.burst.plugins.module_utils._prices import configured_prices, price
+from ansible_collections.flux.burst.plugins.module_utils._gce_types import machine_type
+from ansible_collections.flux.burst.plugins.module_utils._prices import configured_prices
 from ansible_collections.flux.burst.plugins.module_utils._spec import one_region
-
-FIELDS = "name,guestCpus,memoryMb,accelerators(guestAcceleratorCount)"
-# Families of which a vCPU is a whole core, see cloud.google.com/compute/docs/cpu-platforms.
-WHOLE_CORES = ("t2d", "t2a", "c4a", "n4a", "h3", "h4d")
-
-
-def machine_type(found: dict[str, Any], prices: dict[str, float], in_region: str) -> dict[str, Any]:
-    """Return a machine type as the module does, from its REST resource."""
-    name, vcpus = found["name"], found["guestCpus"]
-    whole = name.partition("-")[0] in WHOLE_CORES
-    cost = price(name, in_region, configured=prices)
-    return {
-        "name": name,
-        "vcpus": vcpus,
-        "cores": vcpus if whole else max(vcpus // 2, 1),
-        "memory_mb": found["memoryMb"],
-        "gpus": sum(each["guestAcceleratorCount"] for each in found.get("accelerators", [])),
-        "price_per_hour": cost.per_hour if cost else None,
-        "price_basis": cost.basis if cost else "unknown",
-    }
 
 
 def read(session: GceSession, project: str, zones: list[str], names: list[str]) -> dict[str, Any]:
     """Return the REST resources of the machine types that any zone has, by name. Raises GceError for the others."""
-    wanted = " OR ".join(f'(name = "{name}")' for name in names)
 
-    def listed(zone: str) -> list[dict[str, Any]]:
-        return list(
-            session.listed(f"projects/{project}/zones/{zone}/machineTypes", FIELDS, filter=wanted)
-        )
+    def listed(zone: str) -> dict[str, dict[str, Any]]:
+        return types_in(session, project, zone, names)
 
     with ThreadPoolExecutor(READERS) as readers:
-        found = {row["name"]: row for rows in readers.map(listed, zones) for row in rows}
+        found = {name: row for rows in readers.map(listed, zones) for name, row in rows.items()}
     missing = [name for name in names if name not in found]
     if missing:
         raise GceError(

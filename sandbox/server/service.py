@@ -141,6 +141,9 @@ class Service:
         key = ssh_public_key(self.settings.state)
         specs = await self.cloud.thread(self.site, key)
         site_project.register(self.cloud, specs)
+        # A NodePort answers its own cluster too; nothing else is there for it outside.
+        for segment, gateway in sorted({(spec.segment, spec.gateway) for spec in specs}):
+            await self.cloud.thread(self.backend.set_nat, segment, gateway)
         await asyncio.gather(*(self.cloud.thread(self.backend.create, spec) for spec in specs))
         site_project.running(self.cloud)
 

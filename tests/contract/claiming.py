@@ -1,10 +1,10 @@
 # Copyright: flux.burst contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A controller that claims the same jobs again and again, in step with others; a process of its own for each.
+"""A controller that claims the same jobs and hosts again and again, in step with others; a process of its own for each.
 
-Each line of input is a round: the job ids that it claims at once, or null to give all back. Each line of output is what
-it claimed and what others hold.
+Each line of input is a round: the jobs and the hosts that it claims at once, or null to give all back. Each line of
+output is what jobs it claimed, and which jobs and which hosts others hold.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ def main(uri: str, burst: str) -> None:
     """Do what the rounds say."""
     for line in sys.stdin:
         asked = json.loads(line)
-        params = {"burst": burst, "jobs": asked, "ttl": 3600, "by": burst}
+        jobs, hosts = asked or (None, None)
+        params = {"burst": burst, "jobs": jobs, "hosts": hosts, "ttl": 3600, "by": burst}
         claiming = Claiming(_flux.FluxClient(uri, 30), params)
         done = claiming.release(check=False) if asked is None else claiming.claim(check=False)
-        sys.stdout.write(json.dumps([done["claimed"], done["held"]]) + "\n")
+        sys.stdout.write(json.dumps([done["claimed"], done["held"], done["held_hosts"]]) + "\n")
         sys.stdout.flush()
 
 

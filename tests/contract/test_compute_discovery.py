@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.flux.burst.plugins.module_utils import _gce_answers
 from compute_bodies import FIREWALL, FOUNDATION, NAT, PARTS, REGION, ZONE, bulk, properties, single
 from compute_server import ComputeServer
 
@@ -226,3 +227,58 @@ def test_the_checker_finds_what_a_log_does_wrong(tmp_path: Path) -> None:
     problems = validate.check_log(log)
     lines = [int(problem.removeprefix(f"{log}:").partition(":")[0]) for problem in problems]
     assert lines == [1, 2, 3, 4, 5, 6, 7], problems
+
+
+READ = [
+    "Address",
+    "Disk",
+    "Firewall",
+    "GuestAttributes",
+    "Image",
+    "Instance",
+    "MachineType",
+    "Network",
+    "NetworksGetEffectiveFirewallsResponse",
+    "Operation",
+    "Project",
+    "Region",
+    "ResourcePolicy",
+    "Router",
+    "SerialPortOutput",
+    "Subnetwork",
+]
+TIME, RANGE = "2026-11-26T11:00:00.000-08:00", "10.10.0.0/24"
+WORDS = {
+    "creationTimestamp": TIME,
+    "insertTime": TIME,
+    "lastStartTimestamp": TIME,
+    "lastStopTimestamp": TIME,
+    "ipCidrRange": RANGE,
+    "ports": "22-23",
+    "selfLink": "https://www.googleapis.com/compute/v1/projects/p",
+    "sourceRanges": RANGE,
+    "srcIpRanges": RANGE,
+}
+"""Of texts that have a form the document says it in words only."""
+
+
+def example(discovery: validate.Discovery, spec: dict[str, Any], name: str, depth: int = 0) -> Any:
+    """Return a value with every field that the document gives a schema."""
+    if "$ref" in spec:
+        spec = discovery.schemas[spec["$ref"]]
+    if spec["type"] == "array":
+        return [example(discovery, spec["items"], name, depth)]
+    if spec["type"] == "object" and depth < 6:
+        keys = {"key": spec["additionalProperties"]} if "additionalProperties" in spec else {}
+        fields = {**keys, **spec.get("properties", {})}
+        return {key: example(discovery, each, key, depth + 1) for key, each in fields.items()}
+    text = "1" if spec.get("format") in ("int64", "uint64") else WORDS.get(name, "text")
+    return {"string": text, "integer": 1, "number": 1.5, "boolean": True}.get(spec["type"], {})
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_every_field_that_we_read_has_googles_type(
+    discovery: validate.Discovery, kind: str
+) -> None:
+    """An answer is refused where a field is not as we know it: nothing that Google gives may be."""
+    assert _gce_answers.wrong(example(discovery, {"$ref": kind}, "")) == ""

@@ -1,7 +1,7 @@
 # Copyright: flux.burst contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Two controllers on one queue: a job is claimed by exactly one of them, whatever happens to the lead meanwhile."""
+"""Two controllers on one queue: a job, or a host, is claimed by one of them, whatever happens to the lead meanwhile."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,10 @@ REAL = KINDS[1:]
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="brokers need hostnames of their own: root"
 )
-JOBS, RACES = 50, 100
+JOBS, RACES = 50, int(os.environ.get("FLUX_BURST_RACES", "10"))
+HOSTS = [f"gffw-compute-a-{number:03}" for number in range(1, 21)]
+
+Rows = list[dict[str, Any]]
 
 
 class Controller:
@@ -45,17 +48,18 @@ class Controller:
             text=True,
         )
 
-    def ask(self, jobs: list[str] | None) -> None:
+    def ask(self, jobs: list[str] | None, hosts: Sequence[str] = ()) -> None:
         """Begin a round."""
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(jobs) + "\n")
+        asked = None if jobs is None else [jobs, list(hosts)]
+        self.process.stdin.write(json.dumps(asked) + "\n")
         self.process.stdin.flush()
 
-    def answer(self) -> tuple[list[str], list[dict[str, Any]]]:
-        """Return what it claimed, and what others hold."""
+    def answer(self) -> tuple[list[str], Rows, Rows]:
+        """Return the jobs that it claimed, and the jobs and the hosts that others hold."""
         assert self.process.stdout is not None
-        claimed, held = json.loads(self.process.stdout.readline())
-        return claimed, held
+        claimed, held, held_hosts = json.loads(self.process.stdout.readline())
+        return claimed, held, held_hosts
 
     def close(self) -> None:
         """End it."""
@@ -94,24 +98,26 @@ def submitted(instance: Instance, count: int) -> list[str]:
     return ["f" + name[1:] for name in done]
 
 
-def test_of_two_controllers_at_once_exactly_one_gets_each_job_a_hundred_times(
+def test_of_two_controllers_at_once_exactly_one_gets_each_job_and_each_host(
     instance: Instance, controllers: list[Controller]
 ) -> None:
     jobs = submitted(instance, JOBS)
-    orders = (jobs, jobs[::-1])
+    orders = ((jobs, HOSTS), (jobs[::-1], HOSTS[::-1]))
     both = 0
     for _unused in range(RACES):
         for controller, order in zip(controllers, orders, strict=True):
-            controller.ask(order)
+            controller.ask(*order)
         answers = [controller.answer() for controller in controllers]
-        mine, theirs = (set(claimed) for claimed, _held in answers)
+        mine, theirs = (set(claimed) for claimed, _held, _hosts in answers)
         assert mine.isdisjoint(theirs), "a job was claimed twice"
         assert mine | theirs == set(jobs), "a job was lost"
-        for (claimed, held), other in zip(answers, ("two", "one"), strict=True):
+        lost = [{row["id"] for row in hosts} for _claimed, _held, hosts in answers]
+        assert lost[0] ^ lost[1] == set(HOSTS), "a host was claimed twice, or lost by both"
+        for (claimed, held, hosts), other in zip(answers, ("two", "one"), strict=True):
             # What one did not get it was told to be the other's.
             assert {row["id"] for row in held} == set(jobs) - set(claimed)
-            assert {row["burst"] for row in held} <= {other}
-        both += all(claimed or held for claimed, held in answers)
+            assert {row["burst"] for row in held + hosts} <= {other}
+        both += all(claimed or held for claimed, held, _hosts in answers)
         for controller in controllers:
             controller.ask(None)
         for controller in controllers:
@@ -145,6 +151,6 @@ def test_claims_survive_a_restart_of_the_lead(
     known = {job["id"] for job in module(instance, "flux_queue_info", cache_dir="")["jobs"]}
     assert kept == dict.fromkeys(known & set(jobs[:20]), "one")
     controllers[1].ask(jobs)
-    claimed, held = controllers[1].answer()
+    claimed, held, _hosts = controllers[1].answer()
     assert set(claimed) == known - set(jobs[:20])
     assert {row["id"] for row in held} == known & set(jobs[:20])

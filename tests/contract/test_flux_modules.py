@@ -166,7 +166,7 @@ def test_a_claim_is_made_once_shown_and_given_back(shared: Instance, jobs: list[
     shown = shared.flux("jobs", "-n", "-o", "{id} {user.burst.name}").stdout
     assert shown.count(" one") == 2
     released = module(shared, "flux_job_claim", burst="one", state="released")
-    assert released["changed"]
+    assert released["changed"] and [it["id"] for it in released["released"]] == mine
     assert held(shared) == {}
     assert " one" not in shared.flux("jobs", "-n", "-o", "{id} {user.burst.name}").stdout
     assert not module(shared, "flux_job_claim", burst="one", state="released")["changed"]
@@ -482,3 +482,55 @@ def test_a_job_s_user_must_be_known_and_its_directory_had_better_be_there(fresh:
     (finding,) = found["findings"]
     assert (finding["stage"], "userid 987654" in finding["cause"]) == ("user", True)
     assert len(found["warnings"]) == 1
+
+
+def lead_info(instance: Instance, **options: Any) -> dict[str, Any]:
+    """What flux_lead_info returns for the lead."""
+    return module(instance, "flux_lead_info", **options)
+
+
+def test_what_a_burst_depends_on_is_read_as_the_other_modules_read_it(
+    shared: Instance, tmp_path: Path
+) -> None:
+    key = tmp_path / "munge.key"
+    key.write_bytes(bytes(128))
+    key.chmod(0o640)
+    where = {"address": "127.0.0.1", "port": shared.port, "port_timeout": 2}
+    found = lead_info(shared, munge_key=str(key), **where)
+    same = module(shared, "flux_identity_info")
+    assert found["port"] == "" and found["broker"] == "" and not found["changed"]
+    identity, installed, file = found["identity"], found["installed"], found["munge_key"]
+    for name in ("version", "security_version", "uid", "user", "hosts", "bootstrap"):
+        assert identity[name] == same[name], name
+    assert (identity["rank"], installed["version"]) == (0, same["version"])
+    assert installed["exec_path"] == same["exec_path"] and installed["missing"] == []
+    assert found["certificate"]["fingerprint"] == same["cert_fingerprint"]
+    assert (found["certificate"]["mode"], found["certificate"]["owner"]) == ("0600", "root")
+    assert (file["mode"], file["size"], file["problem"]) == ("0640", 128, "")
+    assert identity["started"] > file["changed"] - 300
+    assert found["ranks"] == module(shared, "flux_resource_info")["ranks"]
+
+
+def test_without_a_broker_all_else_of_the_lead_is_read(shared: Instance, tmp_path: Path) -> None:
+    uri = f"local://{tmp_path}/none"
+    found = lead_info(shared, uri=uri, munge_key=f"{tmp_path}/none", address="127.0.0.1", port=1)
+    assert "found no socket there" in found["broker"]
+    assert "found no socket there" in found["ranks_problem"]
+    assert (found["identity"], found["ranks"], found["certificate"]) == ({}, [], {})
+    assert found["munge_key"]["problem"] == "No such file or directory"
+    assert found["installed"]["version"] == module(shared, "flux_identity_info")["version"]
+    assert "nothing listens" in found["port"]
+    assert abs(found["time"] - time.time()) < 10
+
+
+def test_a_broker_of_the_lead_that_hangs_does_not_keep_the_rest_from_being_read(
+    fresh: Instance,
+) -> None:
+    pid = int(fresh.ask("attr.get", {"name": "broker.pid"})["value"])
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        found = lead_info(fresh, rpc_timeout=1)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert "within 1 s" in found["broker"] or "no answer" in found["broker"]
+    assert found["installed"]["version"] and found["port"] is None

@@ -12,6 +12,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ import pytest
 TOP = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 LEAD = "flux-sample-0"
+WORKER = "flux-sample-1"
 RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.M)
 
 
@@ -117,15 +120,59 @@ class Sandbox:
         """Run a command as the instance's owner on the lead."""
         return self.execute(LEAD, *command, user="flux")
 
+    def declare(self, count: int, *, gateway: bool = False) -> None:
+        """Let lead and worker declare so many machines in place of the sandbox's own; Flux restarts there.
+
+        With a gateway the first machine is the parent of the others.
+        """
+        own, first = re.escape(declared(3)), machines(1)[0]
+        below = f'{{ host = "{first}" }}, {{ host = "{declared(count, 2)}", parent = "{first}" }}'
+        edits = [f's/{{ host = "{own}" }}/{below}/'] if gateway else []
+        words = [word for edit in [*edits, f"s/{own}/{declared(count)}/"] for word in ("-e", edit)]
+        change = f"sed -i {shlex.join(words)} /etc/flux/system/conf.d/system.toml; systemctl restart flux"
+        for name in (WORKER, LEAD):
+            self.shell(name, change)
+
     def playbook(self, name: str, *options: str, **env: str) -> Run:
         """Run a playbook of the collection."""
         return self.run("ansible-playbook", f"playbooks/{name}.yml", *options, **env)
+
+
+def declared(count: int, first: int = 1) -> str:
+    """Return a hostlist of machines, from the first to so many."""
+    return f"gffw-compute-a-[{first:03}-{count:03}]"
+
+
+def machines(count: int) -> list[str]:
+    """Return the names of so many machines."""
+    return [f"gffw-compute-a-{number:03}" for number in range(1, count + 1)]
 
 
 def succeeded(done: Run) -> Run:
     """Return the run, or fail with all that it printed."""
     assert done.code == 0, done.output
     return done
+
+
+def submit(sandbox: Sandbox, *words: str) -> str:
+    """Submit a burstable job and return its id."""
+    command = ("flux", "submit", "--cwd", "/tmp", "--setattr=burstable", *words, "hostname")
+    return succeeded(sandbox.on_lead(*command)).output.strip()
+
+
+@contextmanager
+def bursting(what: str, flux: str) -> Iterator[Sandbox]:
+    """Run a sandbox of this name with a burst of three machines, whose job has run; it has to go down cleanly."""
+    made = Sandbox(sandbox_name(what), flux)
+    made.command("down")
+    try:
+        succeeded(made.up())
+        submit(made, "-N", "4")
+        succeeded(made.playbook("burst"))
+        yield made
+    finally:
+        down = made.command("down")
+    assert down.code == 0, down.output
 
 
 def sandbox_name(what: str) -> str:

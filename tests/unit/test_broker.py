@@ -45,6 +45,26 @@ def test_a_unit_is_what_systemctl_shows() -> None:
     assert unit.status_text == "Running as member of 5 node Flux instance"
 
 
+def test_a_machine_below_a_gateway_is_told_of_the_gateway_s_port(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_broker, "_flux_says", lambda *_words: None)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        base = _broker.Base(
+            "x", "x", 1, 1, "0.88.0", "/x", lead_address="127.0.0.1", lead_port=port, parent="b-1"
+        )
+        found = list(_broker.differences(base))
+    assert any(
+        line.startswith(
+            f"wanted gateway b-1's broker at 127.0.0.1 port {port}, found the connection"
+        )
+        and "see flux.service on b-1, and whether the network's firewall" in line
+        for line in found
+    )
+
+
 def test_a_unit_that_is_not_there_is_not_loaded() -> None:
     unit = _units.parse("flux.service", "LoadState=not-found\nActiveState=inactive\n")
     assert not unit.loaded and not unit.enabled

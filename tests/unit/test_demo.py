@@ -29,3 +29,8 @@ def test_a_step_returns_its_output_and_keeps_its_time() -> None:
 def test_what_is_shown_is_not_read_as_markup(capsys: pytest.CaptureFixture[str]) -> None:
     Demo("unit").step("Show", [sys.executable, "-c", ""], shown="gffw-compute-a-[001-003]")
     assert "gffw-compute-a-[001-003]" in capsys.readouterr().out
+
+
+def test_without_a_sandbox_the_demo_says_what_starts_one() -> None:
+    with pytest.raises(DemoError, match=r"sandbox unit does not run; `make burst` starts one"):
+        Demo("unit").playbook("Examine", "playbooks/doctor.yml")

@@ -11,6 +11,7 @@ import pytest
 from ansible_collections.flux.burst.plugins.module_utils._diagnose import (
     Evidence,
     diagnose,
+    gateway,
     joining,
 )
 
@@ -144,6 +145,28 @@ def test_a_fault_is_named_with_its_stage(evidence: dict[str, Any], stage: str, s
     assert said in finding.cause
     assert len(finding.remedy) > 10
     assert str(finding).startswith(f"b-1: stage {stage}: ")
+
+
+def test_a_machine_below_another_is_told_of_that_one_s_port() -> None:
+    told = diagnose(Evidence("b-2", 3, lead_port="the connection refused", parent="b-1"))
+    assert told.cause == (
+        "gateway b-1's port does not answer from the machine, found the connection refused"
+    )
+    assert told.remedy.startswith("see flux.service on b-1, ")
+
+
+def test_a_gateway_is_told_once_with_what_is_below_it() -> None:
+    below = ["b-2", "b-3"]
+    lost = diagnose(Evidence("b-1", 2, overlay="lost connection"))
+    told = gateway(lost, below, "b-[2-3]", seen=True)
+    assert (told.stage, told.below) == ("overlay", ("b-2", "b-3"))
+    assert told.cause == (
+        "the gateway b-1 is gone, and with it 2 ranks below it (b-[2-3]); the lead says 'lost connection'"
+    )
+    never = diagnose(Evidence("b-1", 2, log=("Error loading certificate: /c: no",)))
+    told = gateway(never, below[:1], "b-2", seen=False)
+    assert told.stage == "certificate", "a stage that tells more stays"
+    assert "has not joined, and with it 1 rank below it (b-2); the machine says" in told.cause
 
 
 def test_the_cause_on_the_machine_goes_before_its_consequence_on_the_lead() -> None:

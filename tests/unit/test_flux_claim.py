@@ -38,6 +38,10 @@ def taken(burst: str, now: float, until: float) -> str:
         ),
         pytest.param(taken("a", 1, 9) + release_line("a", 2), None, id="given back"),
         pytest.param("junk\n[1]\n{}\n" + taken("a", 1, 9) + '{"t": "x"}', "a", id="junk between"),
+        pytest.param(
+            '{"t": 1, "burst": "b", "until": NaN}\n' + taken("a", 1, 9), "a", id="no time"
+        ),
+        pytest.param("[" * 9999 + "\n" + taken("a", 1, 9), "a", id="nested too deeply"),
     ],
 )
 def test_the_holder_is_the_first_until_it_released_or_expired(log: str, wanted: str | None) -> None:

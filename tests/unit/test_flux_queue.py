@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleActionFail
-from ansible_collections.flux.burst.plugins.action.flux_queue_info import condition
+from ansible_collections.flux.burst.plugins.action.flux_queue_info import condition, selected
 from ansible_collections.flux.burst.plugins.module_utils import _flux_queue, _flux_queue_read
 from ansible_collections.flux.burst.plugins.module_utils._flux_resource import Rank
 from hypothesis import given
@@ -87,6 +87,30 @@ def test_memory_is_told_in_megabytes(memory: dict[str, Any], megabytes: int) -> 
     assert _flux_queue.shape(spec([slot(1, CORE, memory)]))["memory_mb_per_slot"] == megabytes
 
 
+def test_what_is_nested_too_deeply_is_a_problem_of_that_job_alone() -> None:
+    text = json.dumps(spec([slot(1, CORE)], burstable="HERE"))
+    for depth in (30, 1500, 100_000):
+        asked = _flux_queue.asked_of(
+            text.replace('"HERE"', "[" * depth + "]" * depth), _flux_queue.Selection(attribute="")
+        )
+        assert asked is not None
+        assert asked["problem"] or depth == 30
+        asked = _flux_queue.asked_of(
+            text.replace('"HERE"', "[" * depth + "]" * depth), _flux_queue.Selection()
+        )
+        assert asked is None or (asked["attribute_value"] is None and "levels" in asked["problem"])
+
+
+def test_what_a_job_is_called_moves_no_cursor_and_makes_no_line() -> None:
+    listed = {"id": 1, "userid": 2, "urgency": 16, "t_submit": 1.0, "state": 2}
+    hostile = "\x1b[2Ja\nb: ok\x9b31m\u202e"
+    asked = _flux_queue.asked_of(spec([slot(1, CORE)], cwd=hostile), _flux_queue.Selection(""))
+    assert asked is not None
+    job = _flux_queue.waiting_job({**listed, "name": hostile, "dependencies": [hostile]}, asked)
+    assert job["name"] == job["cwd"] == r"\x1b[2Ja\nb: ok\x9b31m\u202e"
+    assert job["waits_for"].isprintable()
+
+
 def test_constraints_are_kept_as_they_are() -> None:
     constraints = {"properties": ["gpu"]}
     assert _flux_queue.shape(spec([slot(1, CORE)], constraints=constraints))["constraints"] == (
@@ -104,6 +128,12 @@ def test_constraints_are_kept_as_they_are() -> None:
         (spec(None), "its jobspec cannot be read"),
         (spec([slot(1, some("memory", 1, unit="furlong"))]), "its jobspec cannot be read"),
         ({}, "its jobspec cannot be read"),
+        (spec([slot(-1, CORE)]), "its jobspec cannot be read"),
+        (spec([slot(10**30, CORE)]), f"its jobspec has a count of {10**30}"),
+        (
+            spec([slot(1, CORE)], constraints={"hostlist": ["a[1-9]"] * 999}),
+            "its constraints has more than 4096 characters, or more than 20 levels",
+        ),
     ],
 )
 def test_a_jobspec_that_cannot_be_planned_for_says_why(
@@ -273,6 +303,25 @@ def test_where_takes_the_jobs_for_which_it_is_true() -> None:
     takes = condition("job.nodes <= 8 and 'sim' in job.name")
     assert takes({"id": "f1", "nodes": 4, "name": "sim-1"})
     assert not takes({"id": "f1", "nodes": 9, "name": "sim-1"})
+
+
+def test_a_job_for_which_where_has_no_answer_stops_no_other() -> None:
+    takes = condition("job.attribute_value.zone == 'a'")
+    good = {"id": "f1", "attribute_value": {"zone": "a"}}
+    other = {"id": "f2", "attribute_value": {"zone": "b"}}
+    hostile = {"id": "f3", "attribute_value": "\x1b[2J"}
+    found, warnings = selected([hostile, good, other], takes)
+    assert found == [good]
+    [warning] = warnings
+    assert "fails for job f3" in warning
+    assert warning.endswith("it is left out")
+    assert warning.isprintable()
+
+
+def test_where_that_fails_for_every_job_is_wrong_itself() -> None:
+    with pytest.raises(AnsibleActionFail, match="which fails for job f1"):
+        selected([{"id": "f1"}, {"id": "f2"}], condition("job.nodess <= 8"))
+    assert selected([], condition("job.nodess <= 8")) == ([], [])
 
 
 def test_where_never_evaluates_the_text_of_a_job() -> None:

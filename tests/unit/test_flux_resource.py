@@ -40,6 +40,12 @@ def test_an_idset_is_its_numbers(text: str, ids: list[int]) -> None:
     assert _flux_resource.idset(text) == ids
 
 
+@pytest.mark.parametrize("text", ["0-999999999", "0-99,0-999999", "x", "3-", "-1", "9" * 5000])
+def test_what_is_no_idset_or_too_long_is_one_clear_error(text: str) -> None:
+    with pytest.raises(FluxError, match="wanted an idset such as 0-2,5"):
+        _flux_resource.idset(text)
+
+
 def test_a_fresh_lead_has_its_burst_ranks_down() -> None:
     assert states(status(), set()) == ["excluded", "free", "down", "down", "down"]
 

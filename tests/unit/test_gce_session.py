@@ -134,10 +134,49 @@ def test_a_refusal_is_one_line(endpoint: Endpoint, answer: tuple[int, Any], said
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("page", "wrong"),
+    [
+        ({"items": []}, "the answer.items is a list, and not an object"),
+        ({"items": {"zones/a": {"instances": [{}]}}}, "one of its items has no name"),
+        (
+            {"items": {"zones/a": {"instances": [{"name": 7}]}}},
+            "the answer.items.zones/a.instances[0].name is a whole number, and not a text",
+        ),
+        ({"items": {}, "nextPageToken": "again"}, "it has no end after 2 pages"),
+    ],
+)
+def test_an_answer_that_is_not_googles_is_told_by_the_field(
+    endpoint: Endpoint, page: Any, wrong: str
+) -> None:
+    with pytest.raises(GceError) as caught:
+        endpoint.session((200, page)).instances("my-project", "t", "name")
+    assert f"as Google gives it, found that {wrong}: check the endpoint" in str(caught.value)
+
+
+@pytest.mark.parametrize("body", ["null", "true", '{"status": []}', "<html>"])
+@pytest.mark.parametrize("status", [200, 400])
+def test_what_googles_library_falls_over_is_one_line(
+    endpoint: Endpoint, body: str, status: int
+) -> None:
+    with pytest.raises(GceError, match="wanted to create 1 instances") as caught:
+        endpoint.client((status, body)).wait(STARTED)
+    assert str(caught.value).isprintable()
+
+
+def test_a_list_that_does_not_end_is_given_up(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_gce_session, "MOST_PAGES", 3)
+    pages: list[Answer] = [(200, {"nextPageToken": str(number)}) for number in range(1, 9)]
+    with pytest.raises(GceError, match="it has no end after 3 pages"):
+        endpoint.session(*pages).instances("my-project", "t", "name")
+
+
 def test_a_server_that_is_busy_is_asked_again(endpoint: Endpoint) -> None:
     page = {"items": {"zones/us-central1-a": {"instances": [{"name": "b-001"}]}}}
     session = endpoint.session((502, "<html>"), LATER, (200, page))
-    assert session.instances("my-project", "t") == [{"name": "b-001"}]
+    assert session.instances("my-project", "t", "name") == [{"name": "b-001"}]
     assert len(endpoint.asked) == 3
 
 
@@ -182,7 +221,8 @@ def test_the_machines_of_a_burst_are_one_list_of_every_zone_page_by_page(
     first = {"items": {"zones/a": {"instances": [{"name": "b-002"}]}, "zones/b": {}}}
     second = {"items": {"zones/b": {"instances": [{"name": "b-001"}]}}}
     session = endpoint.session((200, {**first, "nextPageToken": "2"}), (200, second))
-    assert [it["name"] for it in session.instances("my-project", "t")] == ["b-001", "b-002"]
+    found = session.instances("my-project", "t", "name")
+    assert [it["name"] for it in found] == ["b-001", "b-002"]
     assert [path for _verb, path, _query in endpoint.asked] == [
         "/compute/v1/projects/my-project/aggregated/instances"
     ] * 2

@@ -56,6 +56,13 @@ def test_a_machine_is_its_rest_resource_without_urls() -> None:
     assert machine({**REST, "networkInterfaces": [addressed]})["external_ip"] == "203.0.113.7"
 
 
+def test_a_machine_without_a_network_has_no_address() -> None:
+    bare = machine({key: value for key, value in REST.items() if key != "networkInterfaces"})
+    assert (bare["internal_ip"], bare["external_ip"]) == ("", "")
+    unaddressed = [{"networkIP": "10.10.0.2", "accessConfigs": []}]
+    assert machine({**REST, "networkInterfaces": unaddressed})["external_ip"] == ""
+
+
 def row(**changes: Any) -> dict[str, Any]:
     return {**machine(REST), "project": "my-project", "labels": {"flux-burst": "mine"}, **changes}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.flux.burst.plugins.filter.join_reports import FilterModule
+from ansible_collections.flux.burst.plugins.filter.join_reports import FilterModule, join_reports
 from ansible_collections.flux.burst.plugins.module_utils._diagnose import of_message
 
 JOINED = {"status_text": "Running as member of 5 node Flux instance"}
@@ -49,6 +49,24 @@ def test_a_machine_that_could_not_be_reached_tells_what_the_first_try_said(task:
 def test_a_machine_that_was_lost_in_between_is_told_as_lost(known: dict[str, Any]) -> None:
     [finding] = of_message("a", reports(a=known)["a"]["failure"])
     assert (finding.stage, "lost on the way" in finding.cause) == ("tunnel", True)
+
+
+@pytest.mark.parametrize("gone", [REFUSED, {"msg": "x", "failed": True}])
+def test_nothing_is_said_of_machines_whose_gateway_did_not_join(gone: dict[str, Any]) -> None:
+    failure = {"failure": "stage base: wanted a, found b: get it."}
+    hosts = {
+        "g": {
+            "__node_broker": gone,
+            **({} if "unreachable" in gone else {"__node_failure": failure}),
+        },
+        "left-out": {"__node_base_release": {"rc": 0}},
+        "lost-before": {"__node_base_release": REFUSED},
+        "failed-before": {"__node_failure": failure},
+    }
+    made = join_reports(hosts, hosts, "g")
+    assert set(made) == {"g", "lost-before", "failed-before"}
+    joined = {**hosts, "g": {"__node_broker": JOINED}}
+    assert set(join_reports(joined, joined, "g")) == set(hosts) - {"g"}
 
 
 def test_each_line_of_a_message_is_a_finding_of_its_own() -> None:

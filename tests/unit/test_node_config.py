@@ -9,8 +9,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
+from ansible_collections.flux.burst.plugins.filter.overlay_hosts import overlay_hosts
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "roles/node/templates/system.toml.j2"
 LEAD: dict[str, Any] = {
@@ -30,9 +32,18 @@ LEAD: dict[str, Any] = {
 }
 
 
-def rendered(config: dict[str, Any], port: Any = 30093) -> dict[str, Any]:
-    variables = {"node_config": config, "node_lead_address": "203.0.113.10", "node_lead_port": port}
+def rendered(config: dict[str, Any], port: Any = 30093, **changed: str) -> dict[str, Any]:
+    variables = {
+        "node_config": config,
+        "node_lead_address": "203.0.113.10",
+        "node_lead_port": port,
+        "node_gateway": "",
+        "node_gateway_address": "",
+        **changed,
+    }
     templar = Templar(DataLoader(), variables={**variables, "ansible_managed": "managed"})
+    # Unit tests have no collection loader, which would find it.
+    templar.environment.filters["flux.burst.overlay_hosts"] = overlay_hosts
     return tomllib.loads(templar.template(trust_as_template(TEMPLATE.read_text())))
 
 
@@ -46,6 +57,21 @@ def test_only_the_lead_s_address_differs_and_there_are_no_resources() -> None:
     assert {**made["bootstrap"], "hosts": hosts} == LEAD["bootstrap"]
     assert set(made) == {"access", "exec", "tbon", "bootstrap"}
     assert (made["access"], made["exec"]) == (LEAD["access"], LEAD["exec"])
+
+
+@pytest.mark.parametrize("port", [None, 8051])
+def test_a_gateway_listens_at_its_own_address_and_the_lead_s_default_port(port: int | None) -> None:
+    bootstrap = {**LEAD["bootstrap"], "hosts": [{"host": "lead"}, {"host": "b-1"}]}
+    bootstrap["hosts"].append({"host": "b-[2-3]", "parent": "b-1"})
+    del bootstrap["default_port"]
+    config = {**LEAD, "bootstrap": {**bootstrap, **({"default_port": port} if port else {})}}
+    made = rendered(config, node_gateway="b-1", node_gateway_address="10.10.0.6")
+    here = f"tcp://10.10.0.6:{port or 8050}"
+    assert made["bootstrap"]["hosts"] == [
+        {"host": "lead", "connect": "tcp://203.0.113.10:30093"},
+        {"host": "b-1", "bind": here, "connect": here},
+        bootstrap["hosts"][2],
+    ]
 
 
 def test_a_lead_that_is_gone_is_noticed_though_the_lead_s_configuration_does_not_say_when() -> None:

@@ -117,6 +117,23 @@ NODES = [
         new_hosts=["b-2"],
     ),
     case(
+        "a host that another burst holds is not booted",
+        [job(nodes=2)],
+        cluster(b_1={"claim": {"burst": "other", "until": NOW + 1}}),
+        {},
+        new_hosts=["b-2"],
+    ),
+    case(
+        "a host is booted once another's claim on it is over, or is its own",
+        [job()],
+        cluster(
+            b_1={"claim": {"burst": "other", "until": NOW}},
+            b_2={"claim": {"burst": "mine", "until": NOW + 1}},
+        ),
+        {},
+        new_hosts=ALLOWED,
+    ),
+    case(
         "a host that runs already is not booted",
         [job(nodes=2)],
         cluster(b_1={"state": "free"}),
@@ -966,6 +983,44 @@ def test_a_plan(jobs: list[Row], ranks: list[Row], request_: Row, expected: Row)
 )
 def test_the_decision_is_said_in_one_line(jobs: list[Row], request_: Row, message: str) -> None:
     assert decide(jobs, **request_).message == message
+
+
+@pytest.mark.parametrize(
+    ("nodes", "request_", "new"),
+    [
+        # It serves jobs as any other does, and costs no machine more.
+        (3, {}, ["b-1", "b-2"]),
+        (3, {"existing": ["b-3"]}, ["b-1"]),
+        (1, {"max_hosts": 1}, []),
+        (2, {"max_hosts": 1}, ["b-1"]),
+        (3, {"max_hosts": 2}, ["b-1", "b-2"]),
+        (1, {}, []),
+        # One that is gone comes back though no job waits: the others cannot do without it.
+        (1, {"existing": ["b-2"]}, ["b-1"]),
+        (1, {"existing": ["b-1", "b-2"]}, []),
+    ],
+)
+def test_a_gateway_is_in_every_plan_that_has_a_machine(
+    nodes: int, request_: Row, new: list[str]
+) -> None:
+    made = decide([job(nodes=nodes)], gateway="b-1", **request_)
+    assert made.new_hosts == new
+    assert ("b-1" in made.hosts) == bool(made.hosts)
+
+
+def test_a_gateway_boots_for_a_job_that_it_cannot_serve_itself() -> None:
+    ranks = cluster(b_2={"properties": ["gpu"]})
+    made = decide([job(nodes=1, constraints=GPU)], ranks, gateway="b-1")
+    assert made.new_hosts == ["b-1", "b-2"]
+    none = decide([job(nodes=1, constraints=GPU)], ranks, gateway="b-1", max_hosts=1)
+    assert (none.new_hosts, len(none.left)) == ([], 1)
+
+
+def test_a_gateway_that_comes_back_for_no_job_is_said_to() -> None:
+    made = decide([], gateway="b-1", existing=["b-2", "b-3"])
+    assert made.message == (
+        "burst 1 machine (b-1), which the others need to join; keep 2 machines (b-[2-3])"
+    )
 
 
 def test_a_machine_drained_on_the_lead_is_left_out_by_name() -> None:

@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from typing import Any
 
 import pytest
-from ansible_collections.flux.burst.plugins.module_utils._preflight import differences
+from ansible_collections.flux.burst.plugins.module_utils._overlay import parents
+from ansible_collections.flux.burst.plugins.module_utils._preflight import differences, toml
 
 HOSTS = ["b-1", "b-2"]
 NOW = 1_795_000_000.0
@@ -63,8 +66,6 @@ def test_a_good_setup_has_no_difference() -> None:
     ],
 )
 def test_a_difference_of_the_lead_is_one_line(changed: dict[str, Any], wanted: str) -> None:
-    import re
-
     found = differences(HOSTS, identity(**changed), ranks(), TYPES, NOW)
     assert len(found) == 1
     assert re.match(wanted, found[0]), found[0]
@@ -88,6 +89,62 @@ def test_one_machine_type_of_several_that_is_large_enough_suffices() -> None:
     assert differences(HOSTS, identity(), ranks(cores=4), [*TYPES, larger], NOW) == []
 
 
+FLAT = [{"host": "lead", "bind": "tcp://eth0:8050"}, {"host": "worker"}, {"host": "b-[1-2]"}]
+TREE = [*FLAT[:2], {"host": "b-1"}, {"host": "b-2", "parent": "b-1"}]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "gateway", "found", "needed"),
+    [
+        (FLAT, "b-1", "wanted parent b-1 for b-2 .* gateway.*, found none", TREE),
+        (TREE, "", "wanted no parent but the lead for b-2 .* flat.*, found b-1", FLAT),
+        (TREE, "b-2", r"wanted parent b-2 for b-\[1-2\] .*found b-1, none: ", None),
+    ],
+)
+def test_a_lead_with_another_tree_is_one_line_with_the_array_that_it_needs(
+    hosts: list[dict[str, Any]], gateway: str, found: str, needed: list[dict[str, Any]] | None
+) -> None:
+    has = identity(bootstrap={"hosts": hosts})
+    told = differences(HOSTS, has, ranks(), TYPES, NOW, gateway)
+    (line,) = [line for line in told if "flat" in line]
+    assert re.match(f"topology: {found}", line), line
+    array = re.search(r"restart the lead with (hosts = \[.*\]), or set burst_topology", line)
+    assert array
+    pasted = tomllib.loads(array[1])["hosts"]
+    assert needed is None or parents(pasted) == parents(needed)
+    good = identity(bootstrap={"hosts": pasted})
+    assert differences(HOSTS, good, ranks(), TYPES, NOW, gateway) == []
+
+
+def test_a_gateway_that_is_drained_is_told_before_others_are_booted_below_it() -> None:
+    has = identity(bootstrap={"hosts": TREE})
+    drained = ranks(drain_reason="bad memory")
+    (line,) = differences(HOSTS, has, drained, TYPES, NOW, "b-1")
+    assert line.startswith("gateway: wanted b-1, ") and "'bad memory'" in line
+
+
 def test_everything_that_is_wrong_is_said_at_once() -> None:
     found = differences(HOSTS, identity(munge="x", uid=0), ranks(cores=4), TYPES, NOW)
     assert [line.partition(":")[0] for line in found] == ["munge", "owner", "machine type"]
+
+
+def test_what_the_lead_lacks_is_told_as_toml_with_the_cores_of_the_smallest_machine_type() -> None:
+    config = {
+        "bootstrap": {"hosts": [{"host": "lead,worker"}]},
+        "resource": {"config": [{"hosts": "lead,worker", "cores": "0-1"}]},
+    }
+    larger = {"name": "n2-standard-8", "vcpus": 8, "cores": 4, "memory_mb": 32768, "gpus": 0}
+    given = identity(hosts=["lead", "worker"], config=config)
+    said = toml(HOSTS, given, ranks()[:2], [larger, *TYPES])
+    assert '{ host = "b-[1-2]" },\n' in said
+    assert said.endswith(
+        '[[resource.config]]\nhosts = "b-[1-2]"\ncores = "0-1"\nproperties = ["burst"]'
+    )
+    assert toml(HOSTS, identity(), ranks(), TYPES) == ""
+    assert toml(HOSTS, given, ranks()[:2], []) == ""
+
+
+def test_why_there_is_no_toml_to_add_is_told() -> None:
+    config = {"bootstrap": {"hosts": [{"host": "lead"}]}, "resource": {"path": "/etc/R"}}
+    said = toml(HOSTS, identity(hosts=["lead"], config=config), ranks()[:1], TYPES)
+    assert said.startswith("# wanted b-[1-2] in /etc/R, which is the lead's R")

@@ -47,7 +47,17 @@ def test_a_good_specification_gets_defaults_types_and_its_region(good: dict[str,
     assert made["burst_max_run_duration"] == "4h"
     assert made["burst_max_run_seconds"] == 14400
     assert made["burst_credentials_file"] is None
-    assert set(made) == {*OPTIONS, "burst_region", "burst_max_run_seconds", "burst_own_key"}
+    derived = {"burst_region", "burst_max_run_seconds", "burst_own_key", "burst_gateway"}
+    assert set(made) == {*OPTIONS, *derived}
+
+
+@pytest.mark.parametrize(("topology", "gateway"), [("flat", ""), ("gateway", "gffw-compute-a-007")])
+def test_the_first_host_of_the_list_is_the_gateway_where_one_is_asked_for(
+    good: dict[str, Any], topology: str, gateway: str
+) -> None:
+    hostlist = "gffw-compute-a-[007,001-003]"
+    made = specification({**good, "burst_topology": topology, "burst_hostlist": hostlist}, OPTIONS)
+    assert made["burst_gateway"] == gateway
 
 
 def test_a_burst_without_a_key_has_one_of_its_own(good: dict[str, Any]) -> None:
@@ -131,6 +141,25 @@ def test_a_bad_value_is_one_line_with_its_name(
     assert lines[0].startswith(f"{name}: wanted ")
     assert wanted in lines[0]
     assert "found" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("burst_subnetwork", [1]),
+        ("burst_credentials_file", "9" * 5000),
+        ("burst_credentials_file", "~nobody-here/key"),
+        ("burst_credentials_file", "a\0b"),
+        ("burst_credentials_file", "/tmp/a\nburst_zones: fine\x1b[2J"),
+    ],
+)
+def test_no_value_is_a_traceback_nor_a_line_of_its_own(
+    good: dict[str, Any], name: str, value: Any
+) -> None:
+    [line] = problems({**good, name: value})
+    assert line.startswith(f"{name}: wanted ")
+    assert line.isprintable()
+    assert len(line) <= 1000
 
 
 def test_everything_that_is_wrong_is_said_at_once(good: dict[str, Any]) -> None:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -77,6 +79,18 @@ def test_a_silent_port_is_not_waited_for_beyond_the_limit() -> None:
 def test_another_program_is_no_lead(answer: bytes) -> None:
     with listener(answer) as port:
         assert problem("127.0.0.1", port, LIMIT) == "something that is not a Flux broker"
+
+
+@pytest.mark.parametrize("number", [errno.EHOSTUNREACH, errno.EACCES])
+def test_a_firewall_that_rejects_is_told_as_one(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rejected(*_unused: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(socket, "create_connection", rejected)
+    said = problem("127.0.0.1", 8050, LIMIT)
+    assert said == f"'{os.strerror(number)}': a firewall rejects it, or no route leads there"
 
 
 def test_a_name_that_does_not_resolve_is_said() -> None:
