@@ -16,7 +16,7 @@ from urllib.error import HTTPError
 from urllib.parse import quote, urlencode
 from urllib.request import Request, build_opener
 
-from ansible_collections.flux.burst.plugins.module_utils import _gce_answers
+from ansible_collections.flux.burst.plugins.module_utils import _gce_answers, _gke_answers
 from ansible_collections.flux.burst.plugins.module_utils._answers import Each, misfit
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
 from ansible_collections.flux.burst.plugins.module_utils._gce_auth import Auth, first_line, load
@@ -107,9 +107,17 @@ class GceSession:
             )
         if answer.status_code >= 400:
             raise self._refused(verb, path, answer, body)
-        self._check(path, _wrong(body, query))
+        self._check(path, self._wrong(body, query))
         found: dict[str, Any] = body
         return found
+
+    def _wrong(self, answer: Mapping[str, Any], query: Mapping[str, str]) -> str:
+        """Return what is wrong with an answer; a list's items are looked at by who reads it."""
+        try:
+            needed = _gce_answers.asked(query.get("fields", ""))
+            return _gce_answers.wrong(answer) or _gce_answers.lacking(answer, needed, "the answer")
+        except RecursionError:
+            return "it is nested too deeply"
 
     def _check(self, path: str, wrong: str) -> None:
         """Raise GceError where something in an answer is wrong."""
@@ -210,7 +218,7 @@ class QuickSession(GceSession):
     ) -> dict[str, Any]:
         """Return the answer to a request. Raises GceError."""
         found = self._read(path, query) if verb == "GET" else None
-        if found is not None and _wrong(found, query):
+        if found is not None and self._wrong(found, query):
             found = None
         return self._thorough.ask(verb, path, body, **query) if found is None else found
 
@@ -262,14 +270,9 @@ class ContainerSession(GceSession):
     service, root = "Kubernetes Engine", "v1"
     advice = "check the project, the location and the name, and that the Kubernetes Engine API is enabled"
 
-
-def _wrong(answer: Mapping[str, Any], query: Mapping[str, str]) -> str:
-    """Return what is wrong with an answer; a list's items are looked at by who reads it."""
-    try:
-        needed = _gce_answers.asked(query.get("fields", ""))
-        return _gce_answers.wrong(answer) or _gce_answers.lacking(answer, needed, "the answer")
-    except RecursionError:
-        return "it is nested too deeply"
+    def _wrong(self, answer: Mapping[str, Any], query: Mapping[str, str]) -> str:
+        """Return what is wrong with a cluster or an operation; its fields are not Compute Engine's."""
+        return misfit(answer, _gke_answers.ANSWER, "the answer")
 
 
 def last_part(url: str) -> str:

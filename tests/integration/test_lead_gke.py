@@ -119,6 +119,13 @@ def test_check_mode_shows_what_the_options_say_and_makes_nothing(lead: Lead) -> 
     assert "second" not in lead.kubectl("get", "miniclusters", "--all-namespaces")
 
 
+def test_an_api_that_does_not_answer_is_named_and_nothing_is_made(lead: Lead) -> None:
+    wrong = "lead_gke_container_endpoint=http://127.0.0.1:9"
+    done = lead.sandbox.playbook("lead_gke", *INVENTORY, "-e", wrong)
+    assert done.code != 0
+    assert "an answer from Kubernetes Engine at http://127.0.0.1:9" in done.output
+
+
 def test_a_burst_from_the_pod_ends_as_the_one_by_hand(lead: Lead) -> None:
     job = lead.flux("flux", "submit", "-N", "5", "--cwd", "/tmp", "--setattr=burstable", "hostname")
     lead.playbook("burst")

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.flux.burst.plugins.module_utils._answers import misfit
 from ansible_collections.flux.burst.plugins.module_utils._gce_refusal import grant
+from ansible_collections.flux.burst.plugins.module_utils._gke_answers import ANSWER
 from ansible_collections.flux.burst.plugins.module_utils._gke_cluster import (
     FIXED,
     body,
@@ -147,6 +149,21 @@ def test_bodies_have_the_fields_of_google_s_discovery_document() -> None:
     }
     for _verb, below, request in requests(change, before):
         assert unknown(request, {"$ref": kinds[below]}, below) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({}, "the answer.name is null, and not a text"),
+        ({**made(), "endpoint": 7}, "the answer.endpoint is a whole number, and not a text"),
+        ({**made(), "nodePools": [{}]}, "the answer.nodePools[0].name is null, and not a text"),
+        ({**made(), "resourceLabels": {"a": None}}, "the answer.resourceLabels.a is null"),
+        ({"name": "o", "status": "DONE", "error": "no"}, "the answer.error is a text"),
+    ],
+)
+def test_an_answer_that_is_not_google_s_is_told(answer: Any, said: str) -> None:
+    assert misfit(answer, ANSWER, "the answer").startswith(said)
+    assert misfit(made(), ANSWER, "the answer") == ""
 
 
 def test_a_missing_permission_names_a_role_of_kubernetes_engine() -> None:
