@@ -106,8 +106,8 @@ class Demo:
         words = (word for line in exports.stdout.splitlines() for word in shlex.split(line)[1:])
         self.env.update(dict(word.split("=", 1) for word in words))
         command = str(Path(sys.executable).with_name("ansible-playbook"))
-        words = [*options, name]
-        self.step(title, [command, *words], shown=f"ansible-playbook {shlex.join(words)}")
+        given = [*options, name]
+        self.step(title, [command, *given], shown=f"ansible-playbook {shlex.join(given)}")
 
     def report(self) -> None:
         """Show where the time went."""

@@ -39,11 +39,11 @@ def main() -> int:
     try:
         token = Tokens(given.credentials_file, given.impersonate, given.directory).get()
     except TokenError as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return 1
-    print(credential(token))
+    sys.stdout.write(f"{credential(token)}\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

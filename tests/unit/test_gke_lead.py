@@ -56,8 +56,8 @@ def pod(name: str, index: str = "0", phase: str = "Running", **more: Any) -> dic
 class Cluster:
     """A cluster whose pods are one list after the other."""
 
-    def __init__(self, *pods: list[dict[str, Any]], node: Any = NODE, service: Any = None) -> None:
-        self.answers, self._node, self._service = list(pods), node, service or SERVICE
+    def __init__(self, *pods: list[dict[str, Any]], node: Any = None, service: Any = None) -> None:
+        self.answers, self._node, self._service = list(pods), node or NODE, service or SERVICE
         self.asked: list[str] = []
 
     def pods(self, namespace: str, selector: str) -> list[dict[str, Any]]:
