@@ -26,7 +26,7 @@ LOCATION = "projects/sandbox-project/locations/us-central1-a"
 SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 PATIENCE = 10.0
 
-OPERATOR = (TOP / "sandbox" / "flux-operator.yaml").read_text()
+OPERATOR = (TOP / "sandbox" / "flux-operator.manifest").read_text()
 HOSTLIST = "flux-sample-[0-3],gffw-compute-a-[001-003]"
 MINICLUSTER: dict[str, Any] = {
     "apiVersion": "flux-framework.org/v1alpha2",
@@ -89,6 +89,8 @@ class Kubectl:
                 "PATH": os.environ["PATH"],
                 "KUBECONFIG": str(self.kubeconfig),
                 "HOME": "/nonexistent",
+                # As root it would make that directory, for what servers answered.
+                "KUBECACHEDIR": str(self.kubeconfig.parent / "cache"),
             },
             capture_output=True,
             text=True,
