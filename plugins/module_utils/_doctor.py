@@ -714,8 +714,7 @@ def _right_network(facts: Facts) -> str:
 
 
 def _right_image(facts: Facts) -> str:
-    found = chosen(facts.spec["burst_image"], facts.google["image"])
-    assert found is not None
+    found = chosen(facts.spec["burst_image"], facts.google["image"]) or {}
     return str(found["name"])
 
 

@@ -86,8 +86,8 @@ broker:
   type: str
   sample: ""
 identity:
-  description: What the broker says of itself, empty where it does not answer; RV(identity.user) is empty for a uid
-    without a user, RV(identity.started) null where the broker does not tell.
+  description: What the broker says of itself, empty where it does not answer. The user is empty for a uid without one,
+    and the time of its start null where the broker does not tell.
   returned: success
   type: dict
   sample:
