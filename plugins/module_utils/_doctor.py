@@ -328,13 +328,6 @@ def _prefix(facts: Facts) -> Iterator[Finding]:
             f"one of {host['version']}",
             "remove the other Flux, or restart the lead with that one",
         )
-    if host["missing"]:
-        yield wrong(
-            "prefix",
-            "flux-broker and the modules where the flux command says",
-            f"none at {', '.join(host['missing'])}",
-            "put the lead's installation right",
-        )
     library = host["module_path"].rpartition("/")[0]
     if broker["plugin_path"] and broker["plugin_path"].partition("/shell/")[0] != library:
         yield wrong(
