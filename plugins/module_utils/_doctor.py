@@ -328,13 +328,6 @@ def _prefix(facts: Facts) -> Iterator[Finding]:
             f"one of {host['version']}",
             "remove the other Flux, or restart the lead with that one",
         )
-    if host["missing"]:
-        yield wrong(
-            "prefix",
-            "flux-broker and the modules where the flux command says",
-            f"none at {', '.join(host['missing'])}",
-            "put the lead's installation right",
-        )
     library = host["module_path"].rpartition("/")[0]
     if broker["plugin_path"] and broker["plugin_path"].partition("/shell/")[0] != library:
         yield wrong(
@@ -541,6 +534,15 @@ def needed(permissions: Sequence[str], spec: Mapping[str, Any]) -> list[str]:
     return [*found, LOGIN] if spec["burst_os_login"] else found
 
 
+def own_subnetwork(spec: Mapping[str, Any]) -> bool:
+    """Return whether the subnetwork lies in the burst's own project."""
+    for name in ("burst_subnetwork", "burst_network"):
+        found = re.search(r"projects/([^/]+)/", spec[name] or "")
+        if found:
+            return bool(found[1] == spec["burst_project"])
+    return True
+
+
 LOGIN = "compute.instances.osAdminLogin"
 NETWORK = (
     r"compute\.((networks|routers|firewalls|addresses)\.(get|create|update\w*|delete)"
@@ -552,7 +554,7 @@ OPTIONAL: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     r"compute\.instances\.setTags": lambda spec: spec["burst_tags"],
     r"compute\.instances\.setServiceAccount": lambda spec: spec["burst_service_account"],
     r"compute\.subnetworks\.useExternalIp": lambda spec: spec["burst_ssh_via"] == "external",
-    r"compute\.subnetworks\.(use|get)": lambda spec: own_subnetwork(spec),
+    r"compute\.subnetworks\.(use|get)": own_subnetwork,
     r"compute\.resourcePolicies\.(create|use|delete)": lambda spec: spec["burst_compact"],
     r"iap\..*": lambda spec: spec["burst_ssh_via"] in ("iap", "gateway"),
     # An image of another project needs it there.
@@ -561,15 +563,6 @@ OPTIONAL: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     ),
 }
 """What of the role only some specifications need, as docs/iam-role.yaml says it line by line."""
-
-
-def own_subnetwork(spec: Mapping[str, Any]) -> bool:
-    """Return whether the subnetwork lies in the burst's own project."""
-    for name in ("burst_subnetwork", "burst_network"):
-        found = re.search(r"projects/([^/]+)/", spec[name] or "")
-        if found:
-            return bool(found[1] == spec["burst_project"])
-    return True
 
 
 def _machine_types(facts: Facts) -> Iterator[Finding]:
@@ -714,8 +707,7 @@ def _right_network(facts: Facts) -> str:
 
 
 def _right_image(facts: Facts) -> str:
-    found = chosen(facts.spec["burst_image"], facts.google["image"])
-    assert found is not None
+    found = chosen(facts.spec["burst_image"], facts.google["image"]) or {}
     return str(found["name"])
 
 

@@ -79,15 +79,14 @@ installed:
     security_version: 0.15.0
     exec_path: /usr/libexec/flux/cmd
     module_path: /usr/lib/flux/modules
-    missing: []
 broker:
   description: Why the broker was not asked, empty where it answers.
   returned: success
   type: str
   sample: ""
 identity:
-  description: What the broker says of itself, empty where it does not answer; RV(identity.user) is empty for a uid
-    without a user, RV(identity.started) null where the broker does not tell.
+  description: What the broker says of itself, empty where it does not answer. The user is empty for a uid without one,
+    and the time of its start null where the broker does not tell.
   returned: success
   type: dict
   sample:
@@ -195,16 +194,14 @@ def started(path: str) -> float | None:
 
 
 def installed() -> dict[str, Any]:
-    """Return what the first flux of the PATH says, and what of it is not there."""
+    """Return what the first flux of the PATH says."""
     said = _flux_host.said
     core = said("version")
     paths = {name: said("config", "builtin", name) for name in ("exec_path", "module_path")}
-    needed = [os.path.join(paths["exec_path"], "flux-broker"), paths["module_path"]]
     return {
         "version": _flux_host.core_version(core),
         "security_version": _flux_host.security_version(core),
         **paths,
-        "missing": [path for path in needed if core and not os.path.exists(path)],
     }
 
 

@@ -91,7 +91,6 @@ def healthy() -> dict[str, Any]:
                 "security_version": "0.15.0",
                 "exec_path": "/usr/libexec/flux/cmd",
                 "module_path": "/usr/lib/flux/modules",
-                "missing": [],
             },
             "broker": "",
             "identity": {
@@ -335,12 +334,6 @@ FAULTS = [
         "another Flux", "prefix", "one of 0.61.0", of_lead("installed", "version", value="0.61.0")
     ),
     Fault("no flux", "prefix", "root's PATH", of_lead("installed", "version", value="")),
-    Fault(
-        "a prefix moved",
-        "prefix",
-        "/x/flux-broker",
-        of_lead("installed", "missing", value=["/x/flux-broker"]),
-    ),
     Fault(
         "another libdir",
         "prefix",
