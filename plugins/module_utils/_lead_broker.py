@@ -51,7 +51,7 @@ class Edited:
 
 @dataclass(frozen=True)
 class Policy:
-    """When the broker may restart: not at all, or with jobs only where over_jobs is its host's name."""
+    """When the broker may restart: not at all, or with jobs only where over_jobs is the lead's name."""
 
     restart: bool
     over_jobs: str
@@ -117,7 +117,7 @@ class LeadBroker:
         if restart:
             self._refuse_with_jobs()
         result = apply([files, restart], self._act, check=check)
-        if not check and self.policy.restart and self.leads:
+        if self.leads and self.policy.restart and not (check and restart):
             self._look_at_the_others()
         return {**result, "hosts": self.hosts}
 
@@ -140,6 +140,9 @@ class LeadBroker:
     def _restarts(self) -> list[Change]:
         """Hosts and R are fixed when a broker starts: what it runs with is compared, not the files before."""
         if not self.policy.restart:
+            return []
+        if not self.leads and _units.show(self.service).active in ("inactive", "failed"):
+            # It takes the files when it starts.
             return []
         self._await_running()
         client = self._client()
@@ -186,18 +189,17 @@ class LeadBroker:
             time.sleep(POLL)
 
     def _refuse_with_jobs(self) -> None:
-        """Raise where the restart would end jobs, unless this host was named for it."""
-        over = self.policy.over_jobs
-        if over and over != self.name and self.leads:
+        """Raise where the restart would end jobs, unless the lead was named for it."""
+        over, lead = self.policy.over_jobs, self.hosts[0]
+        if over not in ("", lead):
             raise BurstError(
-                f"lead_restart_over_jobs: wanted the lead's name {self.name}, found {over}: give that name, or leave "
-                "it out."
+                f"lead_restart_over_jobs: wanted the lead's name {lead}, found {over}: give that name, or leave it out."
             )
-        jobs = self._jobs()
-        if jobs and over != self.name:
+        jobs = [] if over else self._jobs()
+        if jobs:
             raise BurstError(
                 f"wanted no job while {self.service} on {self.name} restarts, which ends them, found "
-                f"{', '.join(jobs)}: wait for them, or end them by lead_restart_over_jobs={self.name}. Nothing was "
+                f"{', '.join(jobs)}: wait for them, or end them by lead_restart_over_jobs={lead}. Nothing was "
                 "changed."
             )
 

@@ -53,7 +53,7 @@ options:
     type: bool
     default: true
   restart_over_jobs:
-    description: The name of this host, where its restart may end jobs.
+    description: The lead's hostname, where the restart may end jobs.
     type: str
     default: ""
   timeout:

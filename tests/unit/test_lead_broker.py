@@ -152,10 +152,20 @@ def test_a_worker_restarts_where_no_job_is_on_it(
 ) -> None:
     machine.name, machine.jobs = "worker", [1]
     with pytest.raises(BurstError, match=r"flux.service on worker restarts.*found job f2"):
-        broker(over_jobs="lead").run(check=False)
-    machine.jobs = []
-    broker().run(check=False)
+        broker().run(check=False)
+    assert machine.restarts == []
+    broker(over_jobs="lead").run(check=False)
     assert machine.restarts == [NEW]
+
+
+def test_a_worker_that_is_down_takes_the_files_when_it_starts(
+    machine: Machine, broker: Callable[..., lead.LeadBroker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.name = "worker"
+    unit = _units.parse("flux.service", "ActiveState=inactive\n")
+    monkeypatch.setattr(lead._units, "show", lambda _name: unit)
+    done = broker().run(check=False)
+    assert [row["kind"] for row in done["resources"]] == ["file"]
 
 
 def test_a_broker_that_does_not_come_up_gets_its_old_files_back(
