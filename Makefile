@@ -1,9 +1,11 @@
 # `make burst` runs a whole burst in the sandbox, `make test` passes the tests. Both do all their own set-up.
 PYTHON ?= python3
 FLUX ?= auto
+SEEDS ?= 300
+SEED_BASE ?= 1
 BIN := .venv/bin
 
-.PHONY: help burst teardown down test lint bench bench-queue bench-compute bench-nodes setup setup-test clean
+.PHONY: help burst teardown down test lint bench bench-queue bench-compute bench-nodes chaos setup setup-test clean
 help:
 	@echo "make burst      a whole burst on this machine, in the sandbox (FLUX=real|standin chooses the Flux)"
 	@echo "make teardown   drain, stop and delete what the burst made; the sandbox stays up"
@@ -13,6 +15,7 @@ help:
 	@echo "make bench      every measurement beside a peer; bench-queue: the Flux side alone (needs the real Flux),"
 	@echo "                bench-compute: the Compute Engine side alone (fetches google.cloud to compare with),"
 	@echo "                bench-nodes: tunnels and machines alone (compares with gcloud where it is installed)"
+	@echo "make chaos      kills and random faults, SEEDS=N of them (300) from SEED_BASE=S (1) on; a table says what was survived"
 
 setup:
 	@$(PYTHON) tools/setup.py requirements-sandbox.txt
@@ -45,6 +48,10 @@ bench-compute: setup-test
 
 bench-nodes: setup-test
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/bench/bench_nodes.py
+
+chaos: setup-test
+	@PATH="$(CURDIR)/$(BIN):$$PATH" FLUX_BURST_KILLS=all SEEDS=$(SEEDS) SEED_BASE=$(SEED_BASE) \
+		$(BIN)/python -m pytest tests/chaos -n 2 --dist loadfile -rP
 
 clean: down
 	rm -rf .venv .cache

@@ -397,6 +397,7 @@ CHECKS: dict[str, Check] = {
     "burst_boot_timeout": _SECONDS,
     "burst_join_timeout": _SECONDS,
     "burst_drain_timeout": _between(0, 7 * 86400),
+    "burst_reconcile_patience": _between(0, 86400),
     "burst_credentials_file": _file,
     "burst_impersonate_service_account": _pattern(
         r"[^@\s,]+@[^@\s,]+(,[^@\s,]+@[^@\s,]+)*",

@@ -79,6 +79,16 @@ held:
       burst: other
       until: 1795532178.0
       by: login1
+released:
+  description: The claims that were given back, or in check mode would be.
+  returned: with O(state=released)
+  type: list
+  elements: dict
+  sample:
+    - id: fDDf5hq
+      burst: flux-burst
+      until: 1795532178.0
+      by: login1
 gone:
   description: Ids of the jobs that wait no more, or never were.
   returned: success
@@ -142,6 +152,11 @@ def change(name: str, before: _flux_claim.Claim | None, after: dict[str, Any]) -
     return Change("claim", name, action, shown, after)  # type: ignore[arg-type]
 
 
+def told(job: str, claim: _flux_claim.Claim) -> dict[str, Any]:
+    """Return a claim as it is returned to people."""
+    return {"id": job, "burst": claim.burst, "until": claim.until, "by": claim.by}
+
+
 class Claiming:
     """One burst's claims on jobs, taken or given back."""
 
@@ -183,7 +198,7 @@ class Claiming:
             **(apply([done], act, check=True) if not check else {}),
             "claimed": claimed,
             "held": [
-                {"id": name, "burst": held.burst, "until": held.until, "by": held.by}
+                told(name, held)
                 for name, held in after.items()
                 if name in wait and held.burst != self.burst
             ],
@@ -210,7 +225,8 @@ class Claiming:
             self.claims.show(all_numbers, dict.fromkeys(alive))
 
         result = apply([[change(name, held[name], {}) for name in held]], act, check=check)
-        return {**result, "claimed": [], "held": [], "gone": []}
+        released = [told(name, claim) for name, claim in held.items()]
+        return {**result, "claimed": [], "held": [], "gone": [], "released": released}
 
     def _valid(self, claims: dict[str, _flux_claim.Claim]) -> dict[str, _flux_claim.Claim]:
         return {name: claim for name, claim in claims.items() if claim.until > self.now}

@@ -11,6 +11,8 @@ import os
 import runpy
 import sys
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,18 @@ from compute_server import ComputeServer
 HOSTS = ["gffw-compute-a-001", "gffw-compute-a-002"]
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPublic burst"
 IMAGE = "projects/sandbox-project/global/images/family/flux-fw-bursted-x86-64"
-
+NETWORK = {"region": "us-central1", "subnet_cidr": "10.10.0.0/24"}
+"""What gce_network is given where a test does not say otherwise."""
+MACHINES: dict[str, Any] = {
+    "zones": ["us-central1-a"],
+    "hosts": HOSTS,
+    "machine_types": ["n2-standard-2"],
+    "image": IMAGE,
+    "ssh_public_key": KEY,
+    "labels": {"team": "hpc"},
+    "boot_timeout": 20,
+}
+"""What gce_instances is."""
 
 FORKS = multiprocessing.get_context("forkserver")
 # The first import costs a second and a half, the others 0.1 s; a module's process has them from the server that it is
@@ -34,16 +47,23 @@ FORKS.set_forkserver_preload(
 )
 
 
-def forked(name: str, given: str) -> tuple[int, str]:
-    """Run a module in a process of its own and return its exit code and all that it printed."""
+def forked(
+    name: str, given: str, meanwhile: Callable[[BaseProcess], None] | None = None
+) -> tuple[int, str]:
+    """Run a module in a process of its own and return its exit code and all that it printed.
+
+    meanwhile is called with the process while it runs.
+    """
     with tempfile.TemporaryDirectory() as folder:
         taken, printed = Path(folder) / "taken", Path(folder) / "printed"
         taken.write_text(given)
         process = FORKS.Process(target=_module, args=(name, taken, printed, dict(os.environ)))
         process.start()
+        if meanwhile:
+            meanwhile(process)
         process.join()
         assert process.exitcode is not None
-        return process.exitcode, printed.read_text()
+        return process.exitcode, printed.read_text() if printed.exists() else ""
 
 
 def _module(name: str, taken: Path, printed: Path, environment: dict[str, str]) -> None:
@@ -66,6 +86,14 @@ class Modules:
 
     def run(self, name: str, /, *, check: bool = False, **options: Any) -> dict[str, Any]:
         """Return what a module returns; it must end with exit_json or fail_json, not a traceback."""
+        code, output = forked(name, self.arguments(options, check=check))
+        assert output.strip().startswith("{"), output
+        result: dict[str, Any] = json.loads(output)
+        assert ("failed" in result) == (code != 0)
+        return result
+
+    def arguments(self, options: Mapping[str, Any], *, check: bool = False) -> str:
+        """Return what a module reads from its standard input."""
         server = self.server
         arguments = {
             **({"burst": self.burst} if self.burst else {}),
@@ -77,30 +105,15 @@ class Modules:
             **self.always,
             **options,
         }
-        code, output = forked(name, json.dumps({"ANSIBLE_MODULE_ARGS": arguments}))
-        assert output.strip().startswith("{"), output
-        result: dict[str, Any] = json.loads(output)
-        assert ("failed" in result) == (code != 0)
-        return result
+        return json.dumps({"ANSIBLE_MODULE_ARGS": arguments})
 
     def network(self, **options: Any) -> dict[str, Any]:
         """Run gce_network."""
-        return self.run(
-            "gce_network", **{"region": "us-central1", "subnet_cidr": "10.10.0.0/24", **options}
-        )
+        return self.run("gce_network", **{**NETWORK, **options})
 
     def instances(self, **options: Any) -> dict[str, Any]:
         """Run gce_instances."""
-        wanted = {
-            "zones": ["us-central1-a"],
-            "hosts": HOSTS,
-            "machine_types": ["n2-standard-2"],
-            "image": IMAGE,
-            "ssh_public_key": KEY,
-            "labels": {"team": "hpc"},
-            "boot_timeout": 20,
-        }
-        return self.run("gce_instances", **{**wanted, **options})
+        return self.run("gce_instances", **{**MACHINES, **options})
 
     def failure(self, module: str, **options: Any) -> str:
         """Return the message of a module that has to fail, which is one line."""
@@ -119,16 +132,20 @@ def changed(result: dict[str, Any]) -> list[tuple[str, str, str]]:
     return found
 
 
-def held(server: ComputeServer) -> list[str]:
-    """Return the paths of everything in the project."""
+PLACES = (
+    "global/networks",
+    "global/firewalls",
+    "aggregated/subnetworks",
+    "aggregated/routers",
+    "aggregated/instances",
+)
+MORE_PLACES = (*PLACES, "aggregated/addresses", "aggregated/resourcePolicies", "aggregated/disks")
+
+
+def held(server: ComputeServer, places: Sequence[str] = PLACES) -> list[str]:
+    """Return the paths of everything in these places of the project."""
     found = []
-    for place in (
-        "global/networks",
-        "global/firewalls",
-        "aggregated/subnetworks",
-        "aggregated/routers",
-        "aggregated/instances",
-    ):
+    for place in places:
         items = server.call("GET", place)[1].get("items", [])
         kind = place.split("/")[1]
         if isinstance(items, dict):

@@ -35,12 +35,13 @@ MODULES = (
     "burst_preflight",
     "burst_plan",
     "flux_job_claim",
+    "burst_reconciliation",
     "flux_nodes",
 )
 ELSEWHERE = {"flux_broker", "flux_broker_info"}
 # What other modules would have registered. The brokers here are root's, and munge need not run.
 GIVEN = {
-    "found": {"instances": [{"name": BURST[2]}]},
+    "found": {"instances": [{"name": BURST[2]}], "bursts": []},
     "types": {
         "machine_types": [
             {"name": "n2-standard-4", "vcpus": 4, "cores": 2, "memory_mb": 16384, "gpus": 0}
@@ -53,6 +54,8 @@ THEN = {
     "Find the nodes that have been idle for ten minutes": "it.idle == []",
     "Plan the burst": f"it.new_hosts == ['{BURST[2]}']",
     "Claim two jobs for four hours": "it.gone == ['fDDf5hq', 'fDDf5hr']",
+    "See what the burst has claimed": "it.released == []",
+    "Decide what is amiss": "it.delete == []",
     "Wait until the bursted machines are online, and see that jobs can run there": "it is not changed",
     "Drain them and wait for their jobs": "it is changed",
     "Wait until their brokers have left": "it.ranks | map(attribute='overlay') | unique == ['offline']",
@@ -82,7 +85,8 @@ def play(instance: Instance) -> dict[str, Any]:
     for module in MODULES:
         for task in examples(module):
             # burst_* run on the controller, whose interpreter has ClusterShell.
-            python = on_lead if module.startswith("flux_") else sys.executable
+            on_this = not any(key.startswith("flux.burst.flux_") for key in task)
+            python = sys.executable if on_this else on_lead
             added = {"ansible_python_interpreter": python}
             if module == "burst_preflight":
                 added["lead"] = "{{ identity | combine({'uid': 1004, 'munge': ''}) }}"

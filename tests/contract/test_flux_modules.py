@@ -166,7 +166,7 @@ def test_a_claim_is_made_once_shown_and_given_back(shared: Instance, jobs: list[
     shown = shared.flux("jobs", "-n", "-o", "{id} {user.burst.name}").stdout
     assert shown.count(" one") == 2
     released = module(shared, "flux_job_claim", burst="one", state="released")
-    assert released["changed"]
+    assert released["changed"] and [it["id"] for it in released["released"]] == mine
     assert held(shared) == {}
     assert " one" not in shared.flux("jobs", "-n", "-o", "{id} {user.burst.name}").stdout
     assert not module(shared, "flux_job_claim", burst="one", state="released")["changed"]

@@ -12,6 +12,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,6 +152,27 @@ def succeeded(done: Run) -> Run:
     """Return the run, or fail with all that it printed."""
     assert done.code == 0, done.output
     return done
+
+
+def submit(sandbox: Sandbox, *words: str) -> str:
+    """Submit a burstable job and return its id."""
+    command = ("flux", "submit", "--cwd", "/tmp", "--setattr=burstable", *words, "hostname")
+    return succeeded(sandbox.on_lead(*command)).output.strip()
+
+
+@contextmanager
+def bursting(what: str, flux: str) -> Iterator[Sandbox]:
+    """Run a sandbox of this name with a burst of three machines, whose job has run; it has to go down cleanly."""
+    made = Sandbox(sandbox_name(what), flux)
+    made.command("down")
+    try:
+        succeeded(made.up())
+        submit(made, "-N", "4")
+        succeeded(made.playbook("burst"))
+        yield made
+    finally:
+        down = made.command("down")
+    assert down.code == 0, down.output
 
 
 def sandbox_name(what: str) -> str:

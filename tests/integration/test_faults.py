@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from burst_sandbox import LEAD, Sandbox, flux_kinds, sandbox_name, succeeded
+from burst_sandbox import LEAD, Sandbox, bursting, flux_kinds, succeeded
 
 pytestmark = pytest.mark.machines
 
@@ -242,22 +242,13 @@ ROUNDS = [FAULTS[start : start + len(HOSTS)] for start in range(0, len(FAULTS), 
 @pytest.fixture(scope="module", params=flux_kinds()[:1])
 def burst(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """A burst of three machines with the real Flux."""
-    made = Sandbox(sandbox_name("faults"), request.param)
-    made.command("down")
-    try:
-        succeeded(made.up())
-        words = ("flux", "submit", "-N", "4", "--cwd", "/tmp", "--setattr=burstable", "hostname")
-        succeeded(made.on_lead(*words))
-        succeeded(made.playbook("burst"))
+    with bursting("faults", request.param) as made:
         for host in HOSTS:
             made.shell(host, SAVE)
         # It never runs, and asks that each node knows its user.
         held = ("flux", "submit", "--urgency=0", "--setattr=burstable", "--cwd", "/tmp", "hostname")
         succeeded(made.execute(LEAD, *held, user=GUEST))
         yield made
-    finally:
-        down = made.command("down")
-    assert down.code == 0, down.output
 
 
 def findings(sandbox: Sandbox) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from burst_sandbox import LEAD, Run, Sandbox, flux_kinds, sandbox_name, succeeded
+from burst_sandbox import LEAD, Run, Sandbox, bursting, flux_kinds, submit, succeeded
 
 pytestmark = pytest.mark.machines
 
@@ -33,22 +33,8 @@ NO_MUNGE = "chmod a-x /usr/sbin/munged; systemctl stop munge"
 @pytest.fixture(scope="module", params=flux_kinds()[:1])
 def burst(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """A burst of three machines with the real Flux."""
-    made = Sandbox(sandbox_name("policy"), request.param)
-    made.command("down")
-    try:
-        succeeded(made.up())
-        submit(made, "-N", "4")
-        succeeded(made.playbook("burst"))
+    with bursting("policy", request.param) as made:
         yield made
-    finally:
-        down = made.command("down")
-    assert down.code == 0, down.output
-
-
-def submit(sandbox: Sandbox, *words: str) -> str:
-    """Submit a burstable job and return its id."""
-    command = ("flux", "submit", "--cwd", "/tmp", "--setattr=burstable", *words, "hostname")
-    return succeeded(sandbox.on_lead(*command)).output.strip()
 
 
 def run(sandbox: Sandbox, policy: str, *options: str) -> Run:
