@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.flux.burst.plugins.module_utils._errors import BurstError
 
-AGAIN = "-60s"
-"""As far back, as journalctl takes it, may lie what a start said before the automatic one after it."""
+STARTING = "7d4958e842da4a758f6c1cdc7b36dcc5"
+"""The message of systemd that says that it starts a unit, see `journalctl --list-catalog`."""
 PROPERTIES = (
     "LoadState",
     "ActiveState",
@@ -108,8 +109,21 @@ def journal(unit: Unit, lines: int) -> list[str]:
     # What a process that died at once has said may not be written yet.
     subprocess.run(["journalctl", "--sync"], capture_output=True, check=False)
     found = _logged(unit.name, lines, unit.started)
-    # A start by hand sets the count to zero, so what was logged just before belongs to the same configuration.
-    return found if found or not unit.restarts else _logged(unit.name, lines, AGAIN)
+    # A start by hand sets the count to zero, so the start before this one had the same configuration.
+    return found if found or not unit.restarts else _logged(unit.name, lines, _before(unit))
+
+
+def _before(unit: Unit) -> str:
+    """Return when systemd started a unit the last time but one, as journalctl takes it."""
+    query = ["journalctl", "-b", "-n", "2", "-o", "json", "--no-pager"]
+    done = subprocess.run(
+        [*query, f"UNIT={unit.name}", f"MESSAGE_ID={STARTING}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    starts = [json.loads(line)["__REALTIME_TIMESTAMP"] for line in done.stdout.splitlines()]
+    return f"@{int(starts[0]) / 1e6:.6f}" if len(starts) > 1 else unit.started
 
 
 def _logged(name: str, lines: int, since: str) -> list[str]:

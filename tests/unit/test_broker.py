@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import grp
+import json
 import os
 import pwd
 import socket
@@ -75,8 +76,11 @@ def test_a_start_that_has_said_nothing_yet_is_told_by_the_automatic_one_before_i
     monkeypatch: pytest.MonkeyPatch, restarts: int, wanted: list[str]
 ) -> None:
     def journalctl(words: list[str], **_options: object) -> subprocess.CompletedProcess[str]:
-        before = "Config file error\n" if _units.AGAIN in words else ""
-        return subprocess.CompletedProcess(words, 0, before)
+        said = "Config file error\n" if "@1764169999.500000" in words else ""
+        if f"MESSAGE_ID={_units.STARTING}" in words:
+            starts = ("1764169999500000", "1764170002000000")
+            said = "".join(json.dumps({"__REALTIME_TIMESTAMP": at}) + "\n" for at in starts)
+        return subprocess.CompletedProcess(words, 0, said)
 
     monkeypatch.setattr(subprocess, "run", journalctl)
     unit = replace(_units.parse("flux.service", SHOWN), restarts=restarts)
