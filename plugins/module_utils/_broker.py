@@ -26,8 +26,8 @@ from ansible_collections.flux.burst.plugins.module_utils import (
     _units,
     _zmtp,
 )
+from ansible_collections.flux.burst.plugins.module_utils._changes import Change, Stage, apply
 from ansible_collections.flux.burst.plugins.module_utils._errors import BurstError
-from ansible_collections.flux.burst.plugins.module_utils._reconcile import Change, Stage, apply
 
 JOINED = "Running as"
 POLL = 0.1

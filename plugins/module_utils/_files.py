@@ -22,8 +22,8 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
+from ansible_collections.flux.burst.plugins.module_utils._changes import Change
 from ansible_collections.flux.burst.plugins.module_utils._errors import BurstError
-from ansible_collections.flux.burst.plugins.module_utils._reconcile import Change
 
 NEW, OLD = "new", "old"
 LEFTOVER = re.compile(rf"\..+\.flux-burst-({NEW}|{OLD})")

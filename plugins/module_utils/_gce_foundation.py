@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ansible_collections.flux.burst.plugins.module_utils import (
+    _changes,
     _gce_existing_network,
     _gce_release,
-    _reconcile,
 )
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
 from ansible_collections.flux.burst.plugins.module_utils._gce_client import (
@@ -75,7 +75,7 @@ class OwnNetwork:
         )
         self.wanted = desired(self.foundation)
         self.bodies = {key: body for stage in self.wanted for key, body in stage.items()}
-        self.done: list[_reconcile.Change] = []
+        self.done: list[_changes.Change] = []
         self.refused: list[_gce_release.Refusal] = []
         self.kept_for: list[str] = []
 
@@ -91,7 +91,7 @@ class OwnNetwork:
             actual = self.read()
             stages = plan_present(self.wanted, actual)
             try:
-                result = _reconcile.apply(stages, self.act, check=check)
+                result = _changes.apply(stages, self.act, check=check)
             except GceError as error:
                 # One that is told with another failure does not pass by waiting.
                 contested = self.shared and error.codes and set(error.codes) <= set(CONTESTED)
@@ -101,7 +101,7 @@ class OwnNetwork:
                 continue
             # Another burst may have been deleting a shared one meanwhile: look again at what was made.
             if check or not self.shared or not result["changed"]:
-                made = result if check else _reconcile.told(self.done)
+                made = result if check else _changes.told(self.done)
                 return {**made, "nat_ips": self._nat_ips(actual, again=made["changed"])}
 
     def _nat_ips(self, actual: dict[Key, dict[str, Any]], *, again: bool) -> list[str]:
@@ -117,12 +117,12 @@ class OwnNetwork:
         if found:
             self.kept_for = self._others()
         stages = [] if self.kept_for else plan_absent(self.foundation.name, found)
-        result = _reconcile.apply(stages, self.release, check=check)
+        result = _changes.apply(stages, self.release, check=check)
         if not check:
-            result = _reconcile.told(self.done)
+            result = _changes.told(self.done)
         return {**result, "nat_ips": []}
 
-    def release(self, stage: _reconcile.Stage) -> None:
+    def release(self, stage: _changes.Stage) -> None:
         """Delete one stage; once one was refused, what comes after it stays. Raises GceError."""
         if self.refused:
             return
@@ -199,7 +199,7 @@ class OwnNetwork:
                 return None
             raise
 
-    def act(self, stage: _reconcile.Stage) -> None:
+    def act(self, stage: _changes.Stage) -> None:
         """Do one stage: start all of it, then wait for all of it; addresses that are not needed go at last."""
         going = [change for change in stage if change.action == "delete"]
         self.client.together(
@@ -209,7 +209,7 @@ class OwnNetwork:
             raise error
         self.done += stage
 
-    def _start(self, change: _reconcile.Change) -> Started:
+    def _start(self, change: _changes.Change) -> Started:
         regional = KINDS[change.kind].scope == "region"
         place = {"region": self.params["region"]} if regional else {}
         if change.action == "update":
@@ -218,7 +218,7 @@ class OwnNetwork:
         # which Google remembers a derived id: a fresh one is right here.
         return self.client.insert(change.kind, change.after, str(uuid.uuid4()), **place)
 
-    def _update(self, change: _reconcile.Change, place: dict[str, str]) -> Started:
+    def _update(self, change: _changes.Change, place: dict[str, str]) -> Started:
         if change.kind == "subnetwork":
             return self.client.set_private_access(change.name, True, **place)
         if change.kind == "firewall":

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ansible_collections.flux.burst.plugins.module_utils._changes import Change, Stage
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError, SpecError
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import last_part
-from ansible_collections.flux.burst.plugins.module_utils._reconcile import Change, Stage
 
 LABEL = "flux-burst-image"
 """Says for which burst an image was made. It is not the machines' label: an image outlives its burst."""

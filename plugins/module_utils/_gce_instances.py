@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
+from ansible_collections.flux.burst.plugins.module_utils._changes import Change, Stage
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
 from ansible_collections.flux.burst.plugins.module_utils._gce_network import description
 from ansible_collections.flux.burst.plugins.module_utils._gce_place import Place
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import LABEL, last_part
-from ansible_collections.flux.burst.plugins.module_utils._reconcile import Change, Stage
 from ansible_collections.flux.burst.plugins.module_utils._spec import duration, one_region
 
 NAMESPACE = uuid.UUID("6f3a2f0e-58f5-4d57-9f19-2f1f8c6f6a11")

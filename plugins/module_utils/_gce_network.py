@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.flux.burst.plugins.module_utils._changes import Change, Stage
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import LABEL, last_part
-from ansible_collections.flux.burst.plugins.module_utils._reconcile import Change, Stage
 
 IAP_RANGE = "35.235.240.0/20"
 RESERVED = 4

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from ansible_collections.flux.burst.plugins.module_utils._changes import Change
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
-from ansible_collections.flux.burst.plugins.module_utils._reconcile import Change
 
 RELEASE_SECONDS = 180.0
 """How long to go on asking."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.flux.burst.plugins.module_utils._changes import Change
 from ansible_collections.flux.burst.plugins.module_utils._gce_session import last_part
-from ansible_collections.flux.burst.plugins.module_utils._reconcile import Change
 
 POOL = "default-pool"
 """What Kubernetes Engine calls the node pool of a cluster that is created without naming one."""

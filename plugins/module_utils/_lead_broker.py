@@ -25,8 +25,8 @@ from ansible_collections.flux.burst.plugins.module_utils import (
     _flux_resource,
     _units,
 )
+from ansible_collections.flux.burst.plugins.module_utils._changes import Change, Stage, apply
 from ansible_collections.flux.burst.plugins.module_utils._errors import BurstError, FluxError
-from ansible_collections.flux.burst.plugins.module_utils._reconcile import Change, Stage, apply
 
 TRIAL_SECONDS = 60
 POLL = 0.2

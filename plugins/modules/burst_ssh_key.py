@@ -81,8 +81,8 @@ from typing import Literal
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flux.burst.plugins.module_utils import (
     _burst_directory,
+    _changes,
     _host_keys,
-    _reconcile,
 )
 from ansible_collections.flux.burst.plugins.module_utils._errors import BurstError, failing_module
 
@@ -139,7 +139,7 @@ class KeyPair:
         public = keygen("-y", "-P", "", "-f", str(self.path)).split()
         return {**made, "public_key": " ".join([*public[:2], self.burst])}
 
-    def plan(self, state: str) -> list[_reconcile.Stage]:
+    def plan(self, state: str) -> list[_changes.Stage]:
         """Return the change that is needed, if any. Raises BurstError."""
         wanted = self.wanted() if state == "present" else {}
         if wanted == self.found:
@@ -147,9 +147,9 @@ class KeyPair:
         action: Literal["create", "update", "delete"]
         action = "delete" if state == "absent" else "update" if "mode" in self.found else "create"
         before = {} if action == "create" else self.found
-        return [[_reconcile.Change("ssh_key", str(self.path), action, before, wanted)]]
+        return [[_changes.Change("ssh_key", str(self.path), action, before, wanted)]]
 
-    def act(self, stage: _reconcile.Stage) -> None:
+    def act(self, stage: _changes.Stage) -> None:
         """Do it. Raises BurstError."""
         for change in stage:
             if change.action == "delete":
@@ -185,7 +185,7 @@ def main() -> None:
     )
     with failing_module(module):
         pair = KeyPair(module.params["directory"], module.params["burst"])
-        result = _reconcile.apply(
+        result = _changes.apply(
             pair.plan(module.params["state"]), pair.act, check=module.check_mode
         )
         public = pair.found.get("public_key", "") if module.params["state"] == "present" else ""

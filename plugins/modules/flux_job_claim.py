@@ -128,8 +128,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flux.burst.plugins.module_utils import _flux, _flux_claim, _flux_queue
+from ansible_collections.flux.burst.plugins.module_utils._changes import Change, Stage, apply
 from ansible_collections.flux.burst.plugins.module_utils._errors import FluxError, failing_module
-from ansible_collections.flux.burst.plugins.module_utils._reconcile import Change, Stage, apply
 
 
 def numbers(jobs: list[str]) -> dict[str, int]:

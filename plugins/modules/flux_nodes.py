@@ -172,11 +172,11 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flux.burst.plugins.module_utils import (
+    _changes,
     _diagnose,
     _flux,
     _flux_nodes,
     _flux_resource,
-    _reconcile,
 )
 from ansible_collections.flux.burst.plugins.module_utils._errors import FluxError, failing_module
 
@@ -187,20 +187,20 @@ DISCONNECTING = 2.0
 SEEN = 1.0
 
 
-def plan(ranks: Ranks, params: dict[str, Any]) -> list[_reconcile.Change]:
+def plan(ranks: Ranks, params: dict[str, Any]) -> list[_changes.Change]:
     """Return which nodes have to be drained, undrained or disconnected."""
     state = params["state"]
     if state == "online" or (state == "offline" and not params["disconnect"]):
         return []
     if state == "offline":
         return [
-            _reconcile.Change("node", rank.host, "update", {"state": rank.state}, {"state": "down"})
+            _changes.Change("node", rank.host, "update", {"state": rank.state}, {"state": "down"})
             for rank in ranks
             if rank.state != "down"
         ]
     drain = state == "drained"
     return [
-        _reconcile.Change(
+        _changes.Change(
             "node",
             rank.host,
             "update",
@@ -230,7 +230,7 @@ class Nodes:
                 watch, lambda: watch.ranks & watch.online, self.params["timeout"]
             )
             self.ranks = self._now()
-        result = _reconcile.apply([plan(self.ranks, self.params)], self._act, check=check)
+        result = _changes.apply([plan(self.ranks, self.params)], self._act, check=check)
         if check:
             self._raise(self._failures(self.ranks))
         else:
@@ -245,7 +245,7 @@ class Nodes:
             "missing_directories": self.missing_directories,
         }
 
-    def _act(self, stage: _reconcile.Stage) -> None:
+    def _act(self, stage: _changes.Stage) -> None:
         # Flux takes no idset that is out of order.
         ranks = sorted(self.numbers[change.name] for change in stage)
         targets = {"targets": ",".join(map(str, ranks))}

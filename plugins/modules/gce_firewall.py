@@ -84,7 +84,7 @@ import uuid
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flux.burst.plugins.module_utils import _gce_network, _reconcile
+from ansible_collections.flux.burst.plugins.module_utils import _changes, _gce_network
 from ansible_collections.flux.burst.plugins.module_utils._errors import (
     GceError,
     SpecError,
@@ -123,7 +123,7 @@ class Rule:
                 return None
             raise
 
-    def plan(self) -> list[_reconcile.Stage]:
+    def plan(self) -> list[_changes.Stage]:
         """Return the change that is needed, if any. Raises GceError, SpecError."""
         found = self.read()
         if self.params["state"] == "present":
@@ -132,7 +132,7 @@ class Rule:
             return _gce_network.plan_present([{key: self.body}], {key: found} if found else {})
         if not found or found.get("description") != self.body["description"]:
             return []
-        return [[_reconcile.Change("firewall", self.name, "delete", {"name": self.name}, {})]]
+        return [[_changes.Change("firewall", self.name, "delete", {"name": self.name}, {})]]
 
     def _check(self) -> None:
         for option in ("port", "source_ranges", "target_tags"):
@@ -141,7 +141,7 @@ class Rule:
                     f"{option}: wanted some, found none: a rule without it would open the lead to others."
                 )
 
-    def act(self, stage: _reconcile.Stage) -> None:
+    def act(self, stage: _changes.Stage) -> None:
         """Do it and wait for it. Raises GceError."""
         client = GceClient.from_params(self.params)
         for change in stage:
@@ -186,7 +186,7 @@ def main() -> None:
     )
     with failing_module(module):
         rule = Rule(with_project(module.params))
-        result = _reconcile.apply(rule.plan(), rule.act, check=module.check_mode)
+        result = _changes.apply(rule.plan(), rule.act, check=module.check_mode)
         module.exit_json(**result, firewall=rule.name)
 
 

@@ -141,7 +141,7 @@ from functools import cached_property
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flux.burst.plugins.module_utils import _gce_image, _reconcile
+from ansible_collections.flux.burst.plugins.module_utils import _changes, _gce_image
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError, failing_module
 from ansible_collections.flux.burst.plugins.module_utils._gce_auth import with_project
 from ansible_collections.flux.burst.plugins.module_utils._gce_client import (
@@ -197,11 +197,11 @@ class Image:
         found = self._found(disk, "id,selfLink") if disk else None
         return _gce_image.Actual(self.existing, instance, found, ours)
 
-    def act(self, stage: _reconcile.Stage) -> None:
+    def act(self, stage: _changes.Stage) -> None:
         """Do one stage: start all of it, then wait for all of it."""
         self.client.wait_all([each for change in stage for each in self._start(change)])
 
-    def _start(self, change: _reconcile.Change) -> list[Started]:
+    def _start(self, change: _changes.Change) -> list[Started]:
         if change.kind == "instance":
             return [self.client.stop(change.name, self.params["zone"])]
         if change.action == "delete":
@@ -211,7 +211,7 @@ class Image:
             return [self.client.insert("image", change.after, str(uuid.uuid4()))]
         return self._update(change)
 
-    def _update(self, change: _reconcile.Change) -> list[Started]:
+    def _update(self, change: _changes.Change) -> list[Started]:
         fields = {key: value for key, value in change.after.items() if key != "labels"}
         started = [self.client.patch("image", change.name, fields)] if fields else []
         if "labels" in change.after:
@@ -273,11 +273,11 @@ def main() -> None:
         image = Image(params)
         if params["state"] == "absent":
             stages = _gce_image.plan_absent(image.existing)
-            result = _reconcile.apply(stages, image.act, check=module.check_mode)
+            result = _changes.apply(stages, image.act, check=module.check_mode)
             module.exit_json(**result, image={})
         actual = image.actual()
         stages = _gce_image.plan_present(params, actual)
-        result = _reconcile.apply(stages, image.act, check=module.check_mode)
+        result = _changes.apply(stages, image.act, check=module.check_mode)
         planned = _gce_image.row(actual.image) if actual.image else {"name": params["name"]}
         module.exit_json(**result, image=planned if module.check_mode else image.ready())
 

@@ -285,11 +285,11 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flux.burst.plugins.module_utils import (
+    _changes,
     _gce_creation,
     _gce_instances,
     _gce_network,
     _gce_place,
-    _reconcile,
 )
 from ansible_collections.flux.burst.plugins.module_utils._errors import (
     GceError,
@@ -339,7 +339,7 @@ class Machines:
         self.existing = self._read()
         return set(self.existing)
 
-    def plan_present(self) -> list[_reconcile.Stage]:
+    def plan_present(self) -> list[_changes.Stage]:
         """Return the stages to what is asked for. Raises GceError where no place has what is missing."""
         dead, changes = _gce_instances.plan_present(self.params, self.existing)
         created = [change.name for change in changes if change.action == "create"]
@@ -351,13 +351,13 @@ class Machines:
             placement = [_gce_instances.placement(self.params["burst"], region, "create")]
         return [[*dead, *placement], changes]
 
-    def plan_absent(self) -> list[_reconcile.Stage]:
+    def plan_absent(self) -> list[_changes.Stage]:
         """Return the stages to nothing, or to none of the hosts that are named."""
         hosts = self.params["hosts"]
         gone = _gce_instances.plan_absent(self.existing, hosts)
         return [gone, [] if hosts is not None else self._placements()]
 
-    def _placements(self) -> list[_reconcile.Change]:
+    def _placements(self) -> list[_changes.Change]:
         """Return the deletions of the burst's placements; there is one at most in a region."""
         burst = self.params["burst"]
         found = self.session.aggregated(
@@ -386,7 +386,7 @@ class Machines:
         )
         return _gce_instances.losses(self.params, self.existing, preemptions)
 
-    def act(self, stage: _reconcile.Stage) -> None:
+    def act(self, stage: _changes.Stage) -> None:
         """Do every change: the creations as one request, the others beside one another."""
         created = [it.name for it in stage if (it.kind, it.action) == ("instance", "create")]
         others = [change for change in stage if change.name not in created]
@@ -394,7 +394,7 @@ class Machines:
         if created:
             self._create(created)
 
-    def _starts(self, change: _reconcile.Change) -> list[Start]:
+    def _starts(self, change: _changes.Change) -> list[Start]:
         client = self.client
         if change.kind == "policy":
             region = (change.after or change.before)["region"]
@@ -416,7 +416,7 @@ class Machines:
                 self.act(self._placements())
             raise
 
-    def _updates(self, change: _reconcile.Change) -> list[Start]:
+    def _updates(self, change: _changes.Change) -> list[Start]:
         instance = self.existing[change.name]
         zone, client = last_part(instance["zone"]), self.client
         starts: list[Start] = []
@@ -462,7 +462,7 @@ def present(machines: Machines, module: AnsibleModule) -> dict[str, Any]:
             f"{row['name']}: wanted {row['field']} {row['wanted']}, found {row['found']}: it keeps that until a "
             "teardown."
         )
-    result = _reconcile.apply(machines.plan_present(), machines.act, check=module.check_mode)
+    result = _changes.apply(machines.plan_present(), machines.act, check=module.check_mode)
     if result["changed"] and not module.check_mode:
         machines.existing = machines._read()
     return {
@@ -526,7 +526,7 @@ def main() -> None:
         machines = Machines(params)
         if params["state"] == "absent":
             stages = machines.plan_absent()
-            result = _reconcile.apply(stages, machines.act, check=module.check_mode)
+            result = _changes.apply(stages, machines.act, check=module.check_mode)
             module.exit_json(**result, instances=[], project=params["project"])
         module.exit_json(**present(machines, module))
 

@@ -151,7 +151,7 @@ import ipaddress
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flux.burst.plugins.module_utils import _reconcile
+from ansible_collections.flux.burst.plugins.module_utils import _changes
 from ansible_collections.flux.burst.plugins.module_utils._errors import SpecError, failing_module
 from ansible_collections.flux.burst.plugins.module_utils._gce_auth import with_project
 from ansible_collections.flux.burst.plugins.module_utils._gce_client import ARGUMENTS
@@ -200,7 +200,7 @@ def main() -> None:
             for warning in existing.warnings:
                 module.warn(warning)
             module.exit_json(
-                **_reconcile.told([]),
+                **_changes.told([]),
                 network=existing.network,
                 subnetwork=existing.subnetwork,
                 nat_ips=[],

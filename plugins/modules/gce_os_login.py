@@ -89,7 +89,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback
-from ansible_collections.flux.burst.plugins.module_utils import _reconcile
+from ansible_collections.flux.burst.plugins.module_utils import _changes
 from ansible_collections.flux.burst.plugins.module_utils._errors import (
     GceError,
     SpecError,
@@ -146,7 +146,7 @@ class Profile:
         """When the key expires, in seconds since 1970; 0 is never, or no key."""
         return int(self.key.get("expirationTimeUsec", 0)) // MICRO
 
-    def plan(self) -> list[_reconcile.Stage]:
+    def plan(self) -> list[_changes.Stage]:
         """Return the change that is needed, if any. Raises SpecError."""
         valid = duration("valid_for", self.params["valid_for"])
         if self.params["state"] == "absent":
@@ -161,9 +161,9 @@ class Profile:
             return []
         before = {"expires": self.expires} if self.key else {}
         after = {"valid_for": self.params["valid_for"]} if action != "delete" else {}
-        return [[_reconcile.Change("os_login_key", self.account, action, before, after)]]
+        return [[_changes.Change("os_login_key", self.account, action, before, after)]]
 
-    def act(self, stage: _reconcile.Stage) -> None:
+    def act(self, stage: _changes.Stage) -> None:
         """Do it. Raises GceError."""
         for change in stage:
             if change.action == "delete":
@@ -218,7 +218,7 @@ def main() -> None:
             raise SpecError(
                 f"public_key_file: wanted a public key in {module.params['public_key_file']}, found no file."
             )
-        result = _reconcile.apply(profile.plan(), profile.act, check=module.check_mode)
+        result = _changes.apply(profile.plan(), profile.act, check=module.check_mode)
         module.exit_json(
             **result, account=profile.account, username=profile.username, expires=profile.expires
         )

@@ -164,7 +164,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback
-from ansible_collections.flux.burst.plugins.module_utils import _gke_cluster, _reconcile
+from ansible_collections.flux.burst.plugins.module_utils import _changes, _gke_cluster
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError, failing_module
 from ansible_collections.flux.burst.plugins.module_utils._gce_auth import Auth, with_project
 from ansible_collections.flux.burst.plugins.module_utils._gce_client import ACCESS, CONFLICT
@@ -216,7 +216,7 @@ class Cluster:
             )
         time.sleep(wait)
 
-    def act(self, stage: _reconcile.Stage) -> None:
+    def act(self, stage: _changes.Stage) -> None:
         """Do it and wait for it. Raises GceError."""
         for change in stage:
             if change.action == "create":
@@ -299,7 +299,7 @@ def main() -> None:
             cluster.settle()
         differences: list[dict[str, Any]] = []
         if params["state"] == "absent":
-            gone = _reconcile.Change(
+            gone = _changes.Change(
                 "cluster", params["name"], "delete", {"name": params["name"]}, {}
             )
             plan = [gone] if cluster.found else []
@@ -312,7 +312,7 @@ def main() -> None:
                 f"cluster {params['name']}: wanted {each['option']} {each['wanted']}, found {each['found']}, which "
                 "Kubernetes Engine cannot change in place: it is kept; make another cluster for it."
             )
-        result = _reconcile.apply([plan], cluster.act, check=module.check_mode)
+        result = _changes.apply([plan], cluster.act, check=module.check_mode)
         if params["state"] == "present" and not module.check_mode:
             cluster.ready()
         module.exit_json(**result, differences=differences, **told(cluster.found or {}))

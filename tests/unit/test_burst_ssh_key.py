@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.flux.burst.plugins.module_utils import _reconcile
+from ansible_collections.flux.burst.plugins.module_utils import _changes
 from ansible_collections.flux.burst.plugins.module_utils._errors import BurstError, SpecError
 from ansible_collections.flux.burst.plugins.modules.burst_ssh_key import KeyPair
 
@@ -25,7 +25,7 @@ def run(tmp_path: Path) -> Run:
 
     def run(state: str = "present", *, check: bool = False, burst: str = "b") -> dict[str, Any]:
         pair = KeyPair(str(tmp_path / "bursts"), burst)
-        result = _reconcile.apply(pair.plan(state), pair.act, check=check)
+        result = _changes.apply(pair.plan(state), pair.act, check=check)
         return {**result, "public_key": pair.found.get("public_key", ""), "path": pair.path}
 
     return run

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.flux.burst.plugins.module_utils._changes import Change, Stage, apply
 from ansible_collections.flux.burst.plugins.module_utils._errors import (
     BurstError,
     FluxError,
@@ -15,7 +16,6 @@ from ansible_collections.flux.burst.plugins.module_utils._errors import (
     SpecError,
     failing_module,
 )
-from ansible_collections.flux.burst.plugins.module_utils._reconcile import Change, Stage, apply
 
 CREATE = Change("network", "t-net", "create", {}, {"mtu": 1500})
 UPDATE = Change("firewall", "t-ssh", "update", {"priority": 1}, {"priority": 1000})

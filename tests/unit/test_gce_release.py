@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from ansible_collections.flux.burst.plugins.module_utils._changes import Change
 from ansible_collections.flux.burst.plugins.module_utils._errors import GceError
 from ansible_collections.flux.burst.plugins.module_utils._gce_release import (
     IN_USE,
@@ -16,7 +17,6 @@ from ansible_collections.flux.burst.plugins.module_utils._gce_release import (
     RELEASE_SECONDS,
     delete_all,
 )
-from ansible_collections.flux.burst.plugins.module_utils._reconcile import Change
 
 
 def going(kind: str, name: str, region: str = "") -> Change:
