@@ -25,8 +25,10 @@ def edit(found: Mapping[str, Any], read: Callable[[str], str]) -> dict[str, Any]
     read returns the text of a file of that machine.
     """
     given = found["given"]
+    hosts = _hostlist.expand(given["hostlist"])
+    gateway = hosts[0] if given["topology"] == "gateway" else ""
     machines = _lead_hosts.Machines(
-        _hostlist.expand(given["hostlist"]), given["cores"], given["gpus"], given["properties"]
+        hosts, given["cores"], given["gpus"], given["properties"], gateway
     )
     config = _lead_toml.merged(_lead_toml.load(found["files"]))
     leads = found["hostname"] == _lead_hosts.members(config)[0]
@@ -42,6 +44,7 @@ def edit(found: Mapping[str, Any], read: Callable[[str], str]) -> dict[str, Any]
         "hosts": list(made.hosts),
         "machines": list(machines.hosts),
         # R of a file says itself what properties it has.
+        "gateway": gateway,
         "properties": [] if resource.get("path") else list(machines.properties),
     }
 

@@ -103,12 +103,14 @@ class Facts:
         """What burst.yml would find on the lead, by what it concerns."""
         types = self.google.get("machine types", {})
         known = [] if isinstance(types, Refused) or not types else list(self.types.values())
+        hosts = self.hosts if "burst_hostlist" not in self.faulty else []
         lines = _preflight.differences(
-            self.hosts if "burst_hostlist" not in self.faulty else [],
+            hosts,
             {**self.identity, "munge": "", "time": self.now},
             self.lead["ranks"],
             [_gce_types.machine_type(row, {}, "") for row in known],
             self.now,
+            hosts[0] if hosts and self.spec["burst_topology"] == "gateway" else "",
         )
         found: dict[str, list[str]] = {}
         for line in lines:

@@ -39,7 +39,8 @@ PORT, CERT = "@port@", "@cert@"
 class Edited:
     """What the controller made of the files, see _lead_toml.py.
 
-    machines are the burst's, properties those that R must give each of them.
+    machines are the burst's, properties those that R must give each of them, and gateway is the machine which is the
+    overlay parent of the others, "" for none.
     """
 
     files: Mapping[str, str]
@@ -47,6 +48,7 @@ class Edited:
     hosts: Sequence[str]
     machines: Sequence[str]
     properties: Sequence[str]
+    gateway: str = ""
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,11 @@ class LeadBroker:
             if lacking:
                 before["resources"] = f"without {_flux.hostlist(lacking)}"
                 after["resources"] = f"with {_flux.hostlist(lacking)}"
+            moved = self._elsewhere(client, running)
+            if moved:
+                gateway = self.edited.gateway
+                before["topology"] = f"other parents of {_flux.hostlist(moved)}"
+                after["topology"] = f"gateway {gateway}" if gateway else "flat"
         if before == after:
             return []
         return [Change("unit", self.service, "update", before, {**after, "restarted": True})]
@@ -170,6 +177,23 @@ class LeadBroker:
             host
             for host in self.edited.machines
             if host not in ranks or set(self.edited.properties) - set(ranks[host].properties)
+        ]
+
+    def _elsewhere(self, client: _flux.FluxClient, running: Sequence[str]) -> list[str]:
+        """Return the machines whose parent in the running overlay is another than it is to be."""
+        parents: dict[str, str] = {}
+        below = [client.rpc("overlay.topology", {"rank": 0})]
+        while below:
+            router = below.pop()
+            for child in router["children"]:
+                parents[running[child["rank"]]] = running[router.get("rank", 0)]
+                below.append({"children": [], **child})
+        gateway = self.edited.gateway
+        return [
+            host
+            for host in self.edited.machines
+            if host in parents
+            and parents[host] != (gateway if gateway and host != gateway else self.name)
         ]
 
     def _await_running(self) -> None:

@@ -13,29 +13,37 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.flux.burst.plugins.module_utils import _hostlist
+from ansible_collections.flux.burst.plugins.module_utils import _hostlist, _overlay
 from ansible_collections.flux.burst.plugins.module_utils._errors import SpecError
 
 
 @dataclass(frozen=True)
 class Machines:
-    """The machines that a burst may boot, in their order, and what R is to declare of each."""
+    """The machines that a burst may boot, in their order, and what R is to declare of each.
+
+    gateway is the one that is the overlay parent of the others, "" for none.
+    """
 
     hosts: Sequence[str]
     cores: int
     gpus: int = 0
     properties: Sequence[str] = ("burst",)
+    gateway: str = ""
 
 
 @dataclass(frozen=True)
 class Missing:
-    """What has to be added at the end: names to [bootstrap] hosts, and tables to [[resource.config]]."""
+    """What has to be added at the end: entries to [bootstrap] hosts, and tables to [[resource.config]].
 
-    hosts: Sequence[str] = ()
+    array is all of hosts, to be put in place of what is there, where machines have other parents than they should.
+    """
+
+    hosts: Sequence[Mapping[str, Any]] = ()
     tables: Sequence[Mapping[str, Any]] = ()
+    array: Sequence[Mapping[str, Any]] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.hosts or self.tables)
+        return bool(self.hosts or self.tables or self.array)
 
 
 def members(config: Mapping[str, Any]) -> list[str]:
@@ -77,27 +85,40 @@ def missing(
     """
     there = members(config)
     hosts = [name for name in machines.hosts if name not in there]
+    entries, array = _entries(config["bootstrap"]["hosts"], machines)
     resource = config.get("resource") or {}
     tables = resource.get("config") or []
     if not tables and not lead:
-        return Missing(hosts)
+        return Missing(entries, array=array)
     if resource.get("path"):
         absent = [name for name in machines.hosts if name not in set(declared)]
         if absent:
             raise SpecError(_of_file(resource["path"], absent, machines, [*there, *hosts]))
-        return Missing(hosts)
+        return Missing(entries, array=array)
     added = [] if tables else _as_they_run(there, ranks, machines)
-    return Missing(hosts, [*added, *_tables(tables, machines)])
+    return Missing(entries, [*added, *_tables(tables, machines)], array)
+
+
+def _entries(
+    there: Sequence[Mapping[str, Any]], machines: Machines
+) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
+    """Return what to add to an array of hosts, and the whole of it where that does not do."""
+    whole = _overlay.declared(there, machines.hosts, machines.gateway)
+    now, wanted = _overlay.parents(there), _overlay.parents(whole)
+    if any(wanted[name] != parent for name, parent in now.items()):
+        return (), whole
+    return whole[len(there) :], ()
 
 
 def text(lacking: Missing) -> str:
     """Return the TOML that a person would add, with where it goes."""
     lines = []
     if lacking.hosts:
-        lines += [
-            "# at the end of hosts in [bootstrap], on every broker of the lead's cluster:",
-            f'{{ host = "{hostlist(lacking.hosts)}" }},',
-        ]
+        lines.append("# at the end of hosts in [bootstrap], on every broker of the lead's cluster:")
+        lines += [f"{_overlay.toml(entry)}," for entry in lacking.hosts]
+    if lacking.array:
+        lines.append("# in place of hosts in [bootstrap], on every broker of the lead's cluster:")
+        lines.append(f"hosts = {_overlay.toml(lacking.array)}")
     if lacking.tables:
         lines.append("# on the lead, at the end of its resources:")
     for table in lacking.tables:

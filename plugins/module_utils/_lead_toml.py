@@ -78,8 +78,9 @@ def edited(files: Mapping[str, str], lacking: _lead_hosts.Missing) -> Edited:
     new = dict(files)
     at = _file_with(loaded, "bootstrap", "hosts")
     if lacking.hosts:
-        added = [{"host": _lead_hosts.hostlist(lacking.hosts)}]
-        new[at] = _extended(at, new[at], ("bootstrap", "hosts"), added)
+        new[at] = _extended(at, new[at], ("bootstrap", "hosts"), lacking.hosts)
+    if lacking.array:
+        new[at] = _with_hosts(at, new[at], lacking.array)
     if lacking.tables:
         place = _file_with(loaded, "resource", "config") or _file_with(loaded, "resource") or at
         new[place] = _extended(place, new[place], ("resource", "config"), lacking.tables)
@@ -109,12 +110,10 @@ def _extended(
     path: str, text: str, where: tuple[str, str], added: Sequence[Mapping[str, Any]]
 ) -> str:
     """Return a file's text with further tables at the end of an array of tables."""
-    if tomlkit is None:
-        raise SpecError("wanted tomlkit on the controller, found none: pip install tomlkit")
     wanted = tomllib.loads(text)
     table = wanted.setdefault(where[0], {})
     table[where[1]] = [*table.get(where[1], []), *map(dict, added)]
-    document = tomlkit.parse(text)
+    document = _document(text)
     array = document.get(where[0], {}).get(where[1])
     if isinstance(array, (AoT, Array)):
         for each in added:
@@ -129,6 +128,28 @@ def _extended(
             f"add this by hand: {', '.join(_inline(each) for each in added)}"
         )
     return new
+
+
+def _with_hosts(path: str, text: str, hosts: Sequence[Mapping[str, Any]]) -> str:
+    """Return a file's text with another array of hosts; all outside of it stays as it is."""
+    wanted = tomllib.loads(text)
+    wanted["bootstrap"]["hosts"] = [*map(dict, hosts)]
+    document = _document(text)
+    rows = "".join(f"    {_inline(each)},\n" for each in hosts)
+    document["bootstrap"]["hosts"] = tomlkit.parse(f"hosts = [\n{rows}]\n")["hosts"]
+    new = tomlkit.dumps(document)
+    if not _says(new, wanted):
+        raise SpecError(
+            f"{path}: wanted to replace hosts of [bootstrap], found it written in a way that cannot be edited safely: "
+            f"replace it by hand: hosts = [ {', '.join(map(_inline, hosts))} ]"
+        )
+    return new
+
+
+def _document(text: str) -> Any:
+    if tomlkit is None:
+        raise SpecError("wanted tomlkit on the controller, found none: pip install tomlkit")
+    return tomlkit.parse(text)
 
 
 def _says(text: str, wanted: Mapping[str, Any]) -> bool:

@@ -47,6 +47,7 @@ def toml(
     identity: Mapping[str, Any],
     ranks: Sequence[Mapping[str, Any]],
     machine_types: Sequence[Mapping[str, Any]],
+    gateway: str = "",
 ) -> str:
     """Return what the lead's configuration lacks of these hosts, as TOML to add; "" where it lacks nothing.
 
@@ -60,7 +61,7 @@ def toml(
     if not [host for host in hosts if host not in identity["hosts"] or host not in known]:
         return ""
     try:
-        machines = _lead_hosts.Machines(hosts, cores, gpus)
+        machines = _lead_hosts.Machines(hosts, cores, gpus, gateway=gateway)
         return _lead_hosts.text(_lead_hosts.missing(identity.get("config") or {}, machines, ranks))
     except SpecError as error:
         return f"# {error}"
@@ -148,7 +149,8 @@ def _parents(hosts: Sequence[str], bootstrap: Mapping[str, Any], gateway: str) -
     array = _overlay.toml(_overlay.declared(entries, hosts, gateway))
     yield (
         f"topology: wanted {wanted} for {fold(wrong)} in [bootstrap] hosts of the lead (burst_topology: {topology}), "
-        f"found {has}: restart the lead with hosts = {array}, or set burst_topology to {other} where the lead is right"
+        f"found {has}: restart the lead with hosts = {array} (playbooks/lead.yml with lead_manage does), or set "
+        f"burst_topology to {other} where the lead is right"
     )
 
 

@@ -98,8 +98,7 @@ def main() -> None:
         known = (hosts, params["identity"], params["ranks"], params["machine_types"])
         found = _preflight.differences(*known, time.time(), gateway)
         if found:
-            # With a gateway, a difference has the whole array of hosts with their parents.
-            toml = "" if gateway else _preflight.toml(*known)
+            toml = _preflight.toml(*known, gateway)
             lines = [f"preflight: {line}." for line in found]
             lines += ["What to add:", toml] if toml else []
             raise SpecError("\n".join(lines), differences=found, toml=toml)

@@ -38,6 +38,13 @@ options:
     type: list
     elements: str
     default: [burst]
+  topology:
+    description:
+      - Whose overlay children the machines are, the lead's (V(flat)), or the first one's, which alone is the lead's
+        (V(gateway)). Where C(hosts) has others, the array is replaced, and only then comments inside it are lost.
+    type: str
+    choices: [flat, gateway]
+    default: flat
   config_dir:
     description: The directory that the broker has as C(--config-path).
     type: path
@@ -110,6 +117,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flux.burst.plugins.module_utils import _flux, _lead_broker
 from ansible_collections.flux.burst.plugins.module_utils._errors import failing_module
 
+GIVEN = ("hostlist", "cores", "gpus", "properties", "topology")
+
 
 def main() -> None:
     """Run the module: without `edited`, read what the controller needs for that."""
@@ -120,6 +129,7 @@ def main() -> None:
             "cores": {"type": "int", "required": True},
             "gpus": {"type": "int", "default": 0},
             "properties": {"type": "list", "elements": "str", "default": ["burst"]},
+            "topology": {"type": "str", "choices": ["flat", "gateway"], "default": "flat"},
             "config_dir": {"type": "path", "default": "/etc/flux/system/conf.d"},
             "service": {"type": "str", "default": "flux.service"},
             "restart": {"type": "bool", "default": True},
@@ -137,7 +147,7 @@ def main() -> None:
                 hostname=socket.gethostname(),
                 files=_lead_broker.texts(params["config_dir"]),
                 ranks=_lead_broker.known_ranks(params["uri"], params["rpc_timeout"]),
-                given={key: params[key] for key in ("hostlist", "cores", "gpus", "properties")},
+                given={key: params[key] for key in GIVEN},
             )
         broker = _lead_broker.LeadBroker(
             params["uri"],

@@ -64,7 +64,12 @@ def decided(jobs: list[dict[str, Any]]) -> None:
     """Plan for jobs; whoever reads the plan reads lines."""
     for sizing in _plan.SIZINGS:
         request = _plan.Request(
-            ["b-1", "b-2", "b-3"], (), 0, sizing, TYPES, 14400, "mine", 1795525200.0
+            ["b-1", "b-2", "b-3"],
+            sizing=sizing,
+            machine_types=TYPES,
+            max_run_seconds=14400,
+            burst="mine",
+            now=1795525200.0,
         )
         made = _plan.plan(jobs, RANKS, request)
         assert {*made.jobs, *made.local_jobs, *(row["id"] for row in made.left)} == {
@@ -133,9 +138,9 @@ def answers(draw: st.DrawFn) -> tuple[dict[str, str], dict[str, list[str]]]:
 
 def _nodes(client: _flux.FluxClient) -> Any:
     found = _flux_nodes.chosen(client, ["b-1", "b-2"])
-    _flux_nodes.Watch(client, [2, 3])
+    watch = _flux_nodes.Watch(client, [2, 3])
     _flux_nodes.jobs_on(client, {1, 2})
-    return _flux_nodes.findings(client, found, {2}, {}, 1.0)
+    return _flux_nodes.findings(client, found, watch, {}, 1.0)
 
 
 def _claim(client: _flux.FluxClient) -> Any:

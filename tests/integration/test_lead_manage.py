@@ -116,9 +116,18 @@ def test_a_second_run_changes_nothing(sandbox: Sandbox) -> None:
     assert restarts(sandbox) == before
 
 
+def test_the_other_topology_moves_the_machines_below_the_first_of_them(sandbox: Sandbox) -> None:
+    done = succeeded(sandbox.playbook("lead", MANAGE, "-eburst_topology=gateway"))
+    assert done.changed == {LEAD: 1, WORKER: 1}
+    below = "flux overlay parentof 3; flux overlay parentof 4; flux overlay parentof 2"
+    assert sandbox.shell(LEAD, below).output.split() == ["2", "2", "0"]
+    again = succeeded(sandbox.playbook("lead", MANAGE, "-eburst_topology=gateway"))
+    assert again.changed == {}
+
+
 def test_a_burst_then_works(sandbox: Sandbox) -> None:
     job = ("flux", "submit", "-N2", "--cwd", "/tmp", "--setattr=burstable", "hostname")
     name = succeeded(sandbox.on_lead(*job)).output.strip()
-    succeeded(sandbox.playbook("burst"))
+    succeeded(sandbox.playbook("burst", "-eburst_topology=gateway"))
     told = succeeded(sandbox.on_lead("timeout", "30", "flux", "job", "attach", name)).output
     assert sorted(told.split()) == [WORKER, "gffw-compute-a-001"]

@@ -31,6 +31,7 @@ class Machine:
         self.breaks: set[str] = set()
         self.restarts: list[str] = []
         self.asked: list[Any] = []
+        self.below: dict[int, list[int]] = {0: [1, 2]}
 
     def attribute(self, name: str) -> str:
         if name == "statedir" and not self.statedir:
@@ -38,9 +39,19 @@ class Machine:
         return {"hostlist": ",".join(self.hosts), "statedir": self.statedir, "rank": "1"}[name]
 
     def rpc(self, topic: str, payload: dict[str, Any], rank: int = 0) -> dict[str, Any]:
+        if topic == "overlay.topology":
+            return self.tree(payload["rank"])
         assert topic == "job-list.list"
         self.asked.append(payload["constraint"]["states"])
         return {"jobs": [{"id": number, "ranks": "1"} for number in self.jobs]}
+
+    def tree(self, rank: int) -> dict[str, Any]:
+        return {
+            "rank": rank,
+            "children": [
+                self.tree(child) for child in self.below.get(rank, []) if child < len(self.hosts)
+            ],
+        }
 
     def systemctl(self, word: str, unit: str) -> str:
         assert (word, unit) == ("restart", "flux.service")
@@ -76,9 +87,14 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 @pytest.fixture
 def broker(machine: Machine) -> Callable[..., lead.LeadBroker]:
-    def make(restart: bool = True, over_jobs: str = "") -> lead.LeadBroker:
+    def make(
+        restart: bool = True,
+        over_jobs: str = "",
+        hosts: tuple[str, ...] = ("b-1",),
+        gateway: str = "",
+    ) -> lead.LeadBroker:
         path = str(machine.file)
-        edited = lead.Edited({path: NEW}, {}, ["lead", "worker", "b-1"], ["b-1"], ["burst"])
+        edited = lead.Edited({path: NEW}, {}, ["lead", "worker", *hosts], hosts, ["burst"], gateway)
         policy = lead.Policy(restart, over_jobs, timeout=1)
         return lead.LeadBroker(
             "local:///nowhere", 1.0, service="flux.service", edited=edited, policy=policy
@@ -104,6 +120,32 @@ def test_a_run_that_was_cut_before_the_restart_is_made_good(
     done = broker().run(check=False)
     assert [row["kind"] for row in done["resources"]] == ["unit"]
     assert machine.restarts == [NEW]
+
+
+@pytest.mark.parametrize(
+    ("below", "gateway", "moved"),
+    [
+        ({0: [1, 2], 2: [3]}, "b-1", ""),
+        ({0: [1, 2, 3]}, "b-1", "b-2"),
+        ({0: [1, 2, 3]}, "", ""),
+        ({0: [1, 2], 2: [3]}, "", "b-2"),
+        ({0: [1], 1: [2], 2: [3]}, "b-1", "b-1"),
+    ],
+)
+def test_a_lead_that_runs_with_other_parents_restarts(
+    machine: Machine,
+    broker: Callable[..., lead.LeadBroker],
+    below: dict[int, list[int]],
+    gateway: str,
+    moved: str,
+) -> None:
+    machine.file.write_text(NEW)
+    machine.hosts, machine.below = ["lead", "worker", "b-1", "b-2"], below
+    done = broker(hosts=("b-1", "b-2"), gateway=gateway).run(check=False)
+    assert machine.restarts == ([NEW] if moved else [])
+    shown = [(row["before"]["topology"], row["after"]["topology"]) for row in done["diff"]]
+    wanted = f"gateway {gateway}" if gateway else "flat"
+    assert shown == ([(f"other parents of {moved}", wanted)] if moved else [])
 
 
 def test_files_alone_are_replaced_without_a_restart(

@@ -108,16 +108,43 @@ def test_dotted_keys_and_inline_resources_are_edited_too() -> None:
 
 def test_hosts_that_are_there_keep_their_place_whatever_their_order() -> None:
     text = HOSTS.replace('"worker"', '"b-2,worker"') + RESOURCE
-    assert list(lacking(text).hosts) == ["b-1"]
+    assert list(lacking(text).hosts) == [{"host": "b-1"}]
     assert 'host = "b-2,worker" }' in edited(text)
     assert not lacking(HOSTS.replace('"worker"', '"worker,b-[2,1]"') + RESOURCE + ADDED)
 
 
 def test_hosts_whose_order_no_range_can_tell_are_listed_one_by_one() -> None:
-    assert list(lacking(HOSTS + RESOURCE, _lead_hosts.Machines(["b-2", "b-1"], 2)).hosts) == [
-        "b-2",
-        "b-1",
+    backwards = _lead_hosts.Machines(["b-2", "b-1"], 2)
+    assert list(lacking(HOSTS + RESOURCE, backwards).hosts) == [{"host": "b-2,b-1"}]
+
+
+GATEWAY = _lead_hosts.Machines(["b-1", "b-2", "b-3"], 2, gateway="b-1")
+
+
+def test_with_a_gateway_the_others_get_it_as_their_parent() -> None:
+    text = edited(HOSTS + RESOURCE, GATEWAY)
+    assert (
+        '# the only one\n    { host = "b-1" },\n    { host = "b-[2-3]", parent = "b-1" },\n]'
+        in text
+    )
+    assert not lacking(text, GATEWAY)
+
+
+def test_machines_with_another_parent_have_the_array_replaced_and_nothing_else() -> None:
+    flat = edited("# ours\n" + HOSTS + RESOURCE, _lead_hosts.Machines(GATEWAY.hosts, 2))
+    text = edited(flat, GATEWAY)
+    assert tomllib.loads(text)["bootstrap"]["hosts"] == [
+        {"host": "lead", "bind": "tcp://eth0:8050"},
+        {"host": "worker"},
+        {"host": "b-1"},
+        {"host": "b-[2-3]", "parent": "b-1"},
     ]
+    assert text.startswith("# ours\n")
+    assert text.endswith(flat[flat.index(RESOURCE) :])
+    assert not lacking(text, GATEWAY)
+    assert "parent" not in edited(text, _lead_hosts.Machines(GATEWAY.hosts, 2))
+    shown = _lead_hosts.text(lacking(flat, GATEWAY))
+    assert tomllib.loads(shown)["hosts"][-1] == {"host": "b-[2-3]", "parent": "b-1"}
     assert '{ host = "b-2,b-1" }' in edited(
         HOSTS + RESOURCE, _lead_hosts.Machines(["b-2", "b-1"], 2)
     )
@@ -220,6 +247,7 @@ def test_a_trial_listens_on_loopback_with_a_certificate_of_its_own() -> None:
 
 def found(hostname: str, text: str) -> dict[str, Any]:
     given = {"hostlist": "b-[1-2]", "cores": 2, "gpus": 0, "properties": ["burst"]}
+    given["topology"] = "flat"
     return {"given": given, "files": {PATH: text}, "hostname": hostname, "ranks": RANKS}
 
 

@@ -108,7 +108,7 @@ def test_a_lead_with_another_tree_is_one_line_with_the_array_that_it_needs(
     told = differences(HOSTS, has, ranks(), TYPES, NOW, gateway)
     (line,) = [line for line in told if "flat" in line]
     assert re.match(f"topology: {found}", line), line
-    array = re.search(r"restart the lead with (hosts = \[.*\]), or set burst_topology", line)
+    array = re.search(r"restart the lead with (hosts = \[.*\]) \(playbooks/lead.yml ", line)
     assert array
     pasted = tomllib.loads(array[1])["hosts"]
     assert needed is None or parents(pasted) == parents(needed)
