@@ -50,6 +50,7 @@ class Decision:
     disconnect: list[str] = field(default_factory=list)
     undrain: list[str] = field(default_factory=list)
     release: list[str] = field(default_factory=list)
+    release_hosts: list[str] = field(default_factory=list)
     remove_all: bool = False
     findings: list[dict[str, str]] = field(default_factory=list)
 
@@ -68,12 +69,14 @@ def decide(
     bursts: Iterable[Mapping[str, Any]],
     ranks: Sequence[Mapping[str, Any]],
     claims: Sequence[Mapping[str, Any]],
+    host_claims: Sequence[Mapping[str, Any]],
     request: Request,
 ) -> Decision:
     """Return what is amiss with a burst.
 
-    bursts are gce_burst_info's, of the whole project; ranks are flux_resource_info's; claims are those that the burst
-    holds. What is younger than the request's patience may be another controller's that is at work, and stays.
+    bursts are gce_burst_info's, of the whole project; ranks are flux_resource_info's; claims and host_claims are those
+    that the burst holds on jobs and hosts. What is younger than the request's patience may be another controller's that
+    is at work, and stays.
     """
     decision = Decision()
     known = {each["burst"]: each for each in bursts}
@@ -91,9 +94,21 @@ def decide(
     for host in request.hosts:
         if host in by_host and host not in everywhere:
             _rank_without_machine(by_host[host], request, decision)
+    for claim in host_claims:
+        name, age = claim["id"], _age(claim, request)
+        if name in decision.delete:
+            decision.release_hosts.append(name)
+        elif name not in instances and age >= request.patience:
+            decision.release_hosts.append(name)
+            found = f"claimed {age:.0f} s ago, and the burst has no such machine"
+            decision.find("claim", name, found, "give it back")
     if not staying:
         _rest(own, claims, request, decision)
     return decision
+
+
+def _age(claim: Mapping[str, Any], request: Request) -> float:
+    return float(request.now - (claim["until"] - request.max_run_seconds))
 
 
 def _amiss(
@@ -141,7 +156,7 @@ def _rest(
     """Decide on claims and on what is not a machine, where no machine stays."""
     young = False
     for claim in claims:
-        age = request.now - (claim["until"] - request.max_run_seconds)
+        age = _age(claim, request)
         if age < request.patience:
             young = True
             continue

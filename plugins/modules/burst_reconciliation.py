@@ -14,7 +14,7 @@ description:
     label, as they are after a controller that was killed, a preemption, or somebody's own hand.
   - A machine is amiss that has ended, that the lead does not declare, whose broker never joined or is gone; a rank
     that is online or drained by us while no burst of the project has its machine; a claim of a burst without machines;
-    and whatever else a burst without machines has.
+    a claim on a host without a machine; and whatever else a burst without machines has.
   - What is younger than O(patience) stays, since another controller may be at work on it.
 author:
   - flux.burst contributors (@flux-framework)
@@ -39,6 +39,11 @@ options:
     required: true
   claims:
     description: The claims that the burst holds, as M(flux.burst.flux_job_claim) with C(state=released) returns them.
+    type: list
+    elements: dict
+    default: []
+  host_claims:
+    description: The claims on hosts that the burst holds, as C(released_hosts) of the same.
     type: list
     elements: dict
     default: []
@@ -75,6 +80,7 @@ EXAMPLES = r"""
     bursts: "{{ found.bursts }}"
     ranks: "{{ resources.ranks }}"
     claims: "{{ held.released }}"
+    host_claims: "{{ held.released_hosts }}"
   register: decision
 
 - name: Say so
@@ -107,6 +113,12 @@ release:
   type: list
   elements: str
   sample: [fDDf5hq]
+release_hosts:
+  description: Hosts whose claims are to be given back, once the machines to delete are gone.
+  returned: success
+  type: list
+  elements: str
+  sample: [gffw-compute-a-002]
 remove_all:
   description: Whether nothing of the burst is to stay, its network and keys included.
   returned: success
@@ -127,7 +139,7 @@ findings:
       description: instance, rank, claim, or the kind of a leftover.
       type: str
     name:
-      description: Its name; of a claim the job's id.
+      description: Its name; of a claim the job's id, or the host's name.
       type: str
     found:
       description: What is amiss.
@@ -163,6 +175,7 @@ def main() -> None:
             "bursts": {**rows, "required": True},
             "ranks": {**rows, "required": True},
             "claims": {**rows, "default": []},
+            "host_claims": {**rows, "default": []},
             "patience": {"type": "int", "default": 900},
             "max_run_seconds": {"type": "int", "default": 14400},
         },
@@ -179,7 +192,7 @@ def main() -> None:
             time.time(),
         )
         decided = _reconciliation.decide(
-            params["bursts"], params["ranks"], params["claims"], request
+            params["bursts"], params["ranks"], params["claims"], params["host_claims"], request
         )
         module.exit_json(changed=False, **asdict(decided), report=decided.report())
 

@@ -104,6 +104,16 @@ released:
       burst: flux-burst
       until: 1795532178.0
       by: login1
+released_hosts:
+  description: The claims on hosts that were given back, or in check mode would be.
+  returned: with O(state=released)
+  type: list
+  elements: dict
+  sample:
+    - id: gffw-compute-a-001
+      burst: flux-burst
+      until: 1795532178.0
+      by: login1
 gone:
   description: Ids of the jobs that wait no more, or never were.
   returned: success
@@ -266,9 +276,13 @@ class Claiming:
             [replace(change(name, rooms[name], {}), kind="host") for name in rooms],
         ]
         result = apply(stages, act, check=check)
-        released = [told(name, claim) for name, claim in held.items()]
         nothing: dict[str, list[Any]] = {"claimed": [], "held": [], "held_hosts": [], "gone": []}
-        return {**result, **nothing, "released": released}
+        return {
+            **result,
+            **nothing,
+            "released": [told(*each) for each in held.items()],
+            "released_hosts": [told(*each) for each in rooms.items()],
+        }
 
     def _ours(self, claims: Mapping[str, _flux_claim.Claim]) -> dict[str, _flux_claim.Claim]:
         return {name: claim for name, claim in claims.items() if claim.burst == self.burst}

@@ -89,7 +89,7 @@ def drained(burst: Sandbox) -> str:
 
 def test_they_are_mended_and_the_other_machine_serves_on(burst: Sandbox) -> None:
     done = reconcile(burst, *AT_ONCE)
-    assert done.changed == {LEAD: 1, "localhost": 1}
+    assert done.changed == {LEAD: 2, "localhost": 1}
     assert machines(burst) == [HOSTS[2]]
     assert HOSTS[0] not in drained(burst)
     again = reconcile(burst, *AT_ONCE)
@@ -104,7 +104,9 @@ def test_a_burst_whose_machines_are_all_gone_leaves_nothing(burst: Sandbox) -> N
     succeeded(burst.run("ansible", *words))
     lose(burst, HOSTS[2])
     done = reconcile(burst, *AT_ONCE)
-    assert re.search(r"claim f\w+: claimed \d+ s ago, and the burst has no machine", said(done))
+    assert re.search(r"claim f\w+: claimed \d+ s ago, and the burst has no machine:", said(done))
+    host = rf"claim {HOSTS[2]}: claimed \d+ s ago, and the burst has no such machine:"
+    assert re.search(host, said(done))
     found = burst.status()["projects"]["sandbox-project"]
     assert not any(found.values()), found
     again = reconcile(burst, *AT_ONCE)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from documented import MODULES, TOP, constant, module_options
+from documented import MODULES, TOP, constant, module_options, tasks
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -43,3 +43,17 @@ def test_ansible_takes_every_example_and_every_playbook(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if "uri" in module_options(name)])
+def test_every_task_that_asks_the_lead_s_broker_says_where_it_listens(module: str) -> None:
+    # A lead in a pod, or in another prefix, has its socket elsewhere.
+    files = [*TOP.glob("playbooks/*.yml"), *TOP.glob("roles/*/tasks/*.yml")]
+    asked = [
+        (path.name, task["name"], task[f"flux.burst.{module}"])
+        for path in files
+        for task in tasks(yaml.safe_load(path.read_text()))
+        if f"flux.burst.{module}" in task
+    ]
+    assert asked
+    assert [(file, name) for file, name, given in asked if "uri" not in (given or {})] == []

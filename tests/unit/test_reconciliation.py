@@ -31,20 +31,22 @@ def machine(number: int, status: str = "RUNNING", age: float = 2000) -> dict[str
     return {"name": f"a-{number:03}", "status": status, "age": age}
 
 
-def claim(age: float) -> dict[str, Any]:
+def claim(age: float, name: str = "f1") -> dict[str, Any]:
     """A claim of that age."""
-    return {"id": "f1", "burst": "b", "until": NOW - age + 14400, "by": "me"}
+    return {"id": name, "burst": "b", "until": NOW - age + 14400, "by": "me"}
 
 
 def decided(
     machines: list[dict[str, Any]],
     ranks: list[Any],
     claims: list[dict[str, Any]] | None = None,
+    host_claims: list[dict[str, Any]] | None = None,
     **others: Any,
 ) -> Decision:
     """Decide for a burst with these machines and other things, beside another burst with a machine a-002."""
     own = {"burst": "b", "instances": machines, **others}
-    return decide([own, OTHER] if others.get("shared") else [own], ranks, claims or [], REQUEST)
+    bursts = [own, OTHER] if others.get("shared") else [own]
+    return decide(bursts, ranks, claims or [], host_claims or [], REQUEST)
 
 
 OTHER = {"burst": "other", "instances": [machine(2)]}
@@ -105,6 +107,16 @@ def test_what_another_controller_may_be_making_stays() -> None:
 def test_a_burst_with_a_machine_that_serves_keeps_its_claims_and_its_network() -> None:
     made = decided([machine(1)], [LEAD, rank(1)], [claim(5000)], networks=["b-net"])
     assert made == Decision()
+
+
+def test_a_host_whose_machine_is_gone_or_goes_is_given_back() -> None:
+    machines = [machine(1), machine(2, "TERMINATED")]
+    hosts = [claim(5000, "a-001"), claim(60, "a-002"), claim(5000, "a-003"), claim(60, "a-004")]
+    made = decided(machines, [LEAD, rank(1), rank(2, "lost")], host_claims=hosts)
+    assert made.release_hosts == ["a-002", "a-003"]
+    assert [row for row in made.report() if row.startswith("claim")] == [
+        "claim a-003: claimed 5000 s ago, and the burst has no such machine: give it back"
+    ]
 
 
 def test_with_its_last_machine_goes_all_that_it_has() -> None:
