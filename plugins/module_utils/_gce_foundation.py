@@ -115,7 +115,8 @@ class OwnNetwork:
         """Delete what nobody else is in, and return what exit_json takes. Raises GceError."""
         found = self.find()
         if found:
-            self.kept_for = self._others()
+            # The machines that a run would have deleted before are there still.
+            self.kept_for = self._others(own=check)
         stages = [] if self.kept_for else plan_absent(self.foundation.name, found)
         result = _changes.apply(stages, self.release, check=check)
         if not check:
@@ -136,18 +137,18 @@ class OwnNetwork:
         self.kept_for = self._others()
         return bool(self.kept_for)
 
-    def _others(self) -> list[str]:
-        """Return the other bursts with machines in the network. Raises GceError for machines of this one."""
+    def _others(self, *, own: bool = False) -> list[str]:
+        """Return the other bursts with machines there. Raises GceError for machines of this one, unless own."""
         burst = self.params["burst"]
         machines = self.session.aggregated(
             self.params["project"], "instances", USER_FIELDS, filter=f"labels.{LABEL}:*"
         )
         found = users(self.foundation.network, list(machines))
-        own = found.pop(burst, [])
-        if own:
+        ours = found.pop(burst, [])
+        if ours and not own:
             raise GceError(
-                f"wanted no machine of burst {burst} in {self.foundation.network}, found {len(own)} "
-                f"({', '.join(sorted(own)[:3])}): delete them first, by gce_instances with state=absent."
+                f"wanted no machine of burst {burst} in {self.foundation.network}, found {len(ours)} "
+                f"({', '.join(sorted(ours)[:3])}): delete them first, by gce_instances with state=absent."
             )
         return sorted(found)
 

@@ -23,8 +23,9 @@ options:
     description:
       - Whether the network shall exist.
       - V(absent) finds what to delete by its description, in every region, so that it ends what an interrupted run
-        began. It first asks which machines are in the network. Those of the same burst are an error; while there are
-        any of another burst, nothing is deleted, and RV(kept_for) names it.
+        began. It first asks which machines are in the network. Those of the same burst are an error, but in
+        check mode, where a task before would have deleted them; while there are any of another burst, nothing is
+        deleted, and RV(kept_for) names it.
     type: str
     choices: [present, absent]
     default: present

@@ -356,6 +356,17 @@ def test_status_shows_machines_and_ranks(sandbox: Sandbox) -> None:
     assert done.changed == {}
 
 
+def test_a_teardown_in_check_mode_shows_all_that_goes_and_takes_nothing_away(
+    sandbox: Sandbox,
+) -> None:
+    before = burst_holdings(sandbox)
+    done = succeeded(sandbox.playbook("teardown", "--check", "--diff"))
+    for name in (*HOSTS, "flux-burst-router", "flux-burst-net"):
+        assert f"{name}" in done.output[done.output.index("[Delete the machines]") :]
+    assert burst_holdings(sandbox) == before
+    assert "gffw" not in succeeded(sandbox.on_lead("flux", "resource", "drain")).output
+
+
 def test_teardown_leaves_nothing(sandbox: Sandbox) -> None:
     done = succeeded(sandbox.playbook("teardown"))
     assert set(done.changed) == EVERYONE

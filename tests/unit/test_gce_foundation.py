@@ -141,7 +141,7 @@ def test_a_burst_that_has_just_moved_in_keeps_the_whole_foundation() -> None:
     cloud.failures = [("delete", "hpc-subnet", IN_USE)]
     leaving = network(cloud)
     seen = iter([[], ["b"]])
-    leaving._others = lambda: next(seen)  # type: ignore[method-assign]
+    leaving._others = lambda **_given: next(seen)  # type: ignore[method-assign]
     assert leaving.absent(check=False) == {
         "changed": False,
         "diff": [],
@@ -183,6 +183,12 @@ def test_machines_of_the_burst_itself_are_an_error() -> None:
     cloud = built("a", "b")
     with pytest.raises(GceError, match=r"found 1 \(a-1\): delete them first"):
         network(cloud).absent(check=False)
+    assert cloud.done == []
+
+
+def test_in_check_mode_the_burst_s_own_machines_are_taken_for_deleted() -> None:
+    cloud = built("a")
+    assert len(network(cloud).absent(check=True)["resources"]) == 5
     assert cloud.done == []
 
 
