@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 MODULES = (
     "gce_machine_type_info",
     "gce_network",
+    "gce_firewall",
     "burst_ssh_key",
     "gce_os_login",
     "gce_instances",
@@ -38,6 +39,8 @@ THEN = {
         "it.nat_ips | length == 1"
     ),
     "Check that 100 machines can live in a shared VPC's subnetwork": "it is not changed",
+    "Let the machines of the burst reach the lead, which come from the NAT's address": "it is changed",
+    "Delete the rule": "it is changed",
     "Make the burst's key pair": "it is changed",
     "Let the burst's key in for four hours": "it is changed and it.username is match('sa_')",
     "Let it in no more": "it is changed",
@@ -139,6 +142,9 @@ def test_every_example_runs_against_compute_engine(
     compute_server: ComputeServer, tmp_path: Path
 ) -> None:
     shared_vpc(replace(compute_server, project="sandbox-host"))
+    # Every project has it, and a lead's nodes are in it.
+    default = {"name": "default", "autoCreateSubnetworks": False}
+    compute_server.done("POST", "global/networks", default)
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh" / "burst.pub").write_text(KEY)
     text = json.dumps(play())
@@ -154,6 +160,7 @@ def test_every_example_runs_against_compute_engine(
     }
     printed = run(json.loads(text), tmp_path / "examples.yml", environment)
     assert printed.count("TASK [See what it did]") == len(THEN)
+    compute_server.done("DELETE", "global/networks/default")
     assert held(compute_server) == []
 
 

@@ -132,6 +132,9 @@ class Sandbox:
         change = f"sed -i {shlex.join(words)} /etc/flux/system/conf.d/system.toml; systemctl restart flux"
         for name in (WORKER, LEAD):
             self.shell(name, change)
+        free = "flux resource list -n -s free -o '{nodelist}'"
+        wait = f"until {free} | grep -q {WORKER}; do sleep 0.2; done"
+        self.shell(LEAD, f"timeout 30 bash -c {shlex.quote(wait)}")
 
     def playbook(self, name: str, *options: str, **env: str) -> Run:
         """Run a playbook of the collection."""

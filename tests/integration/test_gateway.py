@@ -118,7 +118,7 @@ def told(done: Run) -> str:
 
 def test_a_gateway_that_does_not_join_is_told_once_with_those_below_it(site: Sandbox) -> None:
     done = burst(site)
-    assert done.code != 0
+    assert done.code != 0, done.output
     end = told(Run(1, done.output[done.output.rindex("fatal: ") :]))
     below = f"has not joined, and with it 7 ranks below it ({declared(COUNT, 2)})"
     assert f"{GATEWAY}: stage base: the gateway {GATEWAY} {below}; wanted user flux" in end
@@ -153,7 +153,9 @@ def test_what_is_lost_is_one_node_or_all_that_is_below_and_a_burst_brings_it_bac
     assert status.count("cause:") == 1
 
     job = submit(site, COUNT)
-    done = succeeded(burst(site, "-e", "burst_on_node_failure=repair"))
+    done = succeeded(
+        burst(site, "-e", "burst_on_node_failure=repair", "-e", "burst_join_timeout=20")
+    )
     assert f"{GATEWAY} was preempted at" in told(done)
     assert ran_on(site, job) == {"flux-sample-1", *kept}
     assert peers(site) == [NAT]
