@@ -80,7 +80,6 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flux.burst.plugins.module_utils import _flux, _flux_claim
 from ansible_collections.flux.burst.plugins.module_utils._errors import FluxError, failing_module
 
-
 TRIES = 5
 
 
@@ -101,13 +100,15 @@ def held(client: _flux.FluxClient, params: dict[str, Any], *, check: bool) -> st
         if found:
             break
     if found is None:
-        raise FluxError(f"burst {burst}: wanted its lock, found it freed by others {TRIES} times in a row: run again.")
+        raise FluxError(
+            f"burst {burst}: wanted its lock, found it freed by others {TRIES} times in a row: run again."
+        )
     if found.burst == mine.burst:
         return mine.burst
     end = time.strftime("%H:%M:%S UTC", time.gmtime(found.until))
     raise FluxError(
-        f"burst {burst}: wanted no other controller at work on it, found {found.burst}, until {end} at the latest: wait "
-        f"for it, or, where that is at work no more, set burst_take_over to {found.burst}.",
+        f"burst {burst}: wanted no other controller at work on it, found {found.burst}, until {end} at the latest: "
+        f"wait for it, or, where that is at work no more, set burst_take_over to {found.burst}.",
         owner=found.burst,
     )
 

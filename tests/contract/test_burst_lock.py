@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.flux.burst.plugins.action.flux_burst_lock import is_dead, owner
-from flux_instances import Instance, eventually
+from flux_instances import Instance
 from flux_modules import module, result, start
-from test_flux_modules import KINDS
+from test_flux_modules import KINDS, begun
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="brokers need hostnames of their own: root"
@@ -27,10 +27,8 @@ ONE, TWO = "root@login1:4711", "root@login2:815"
 def lead(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Instance]:
-    """A lead without others."""
-    made = Instance(request.param, tmp_path_factory.mktemp(request.param), ("lead", "worker"))
-    broker = made.start("lead")
-    eventually("the lead leads", lambda: broker.status.startswith("Running as leader"))
+    """A lead."""
+    made = begun(request.param, tmp_path_factory.mktemp(request.param))
     yield made
     made.close()
 
