@@ -106,7 +106,7 @@ def test_while_another_controller_is_at_work_nothing_is_done(burst: Sandbox) -> 
         "put",
         "--raw",
         "--append",
-        f"burst.locks.flux-burst={json.dumps(entry)}",
+        f"burst.locks.flux-burst={json.dumps(entry)}\n",
     )
     succeeded(burst.on_lead(*words))
     for name in ("burst", "reconcile", "teardown"):
