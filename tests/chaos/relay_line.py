@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from connect_proxy import copy
+from connect_proxy import accepting, copy
 
 
 @dataclass
@@ -47,16 +47,7 @@ class Line:
 @contextmanager
 def carrying(there: int) -> Iterator[Line]:
     """Run a line to a port on this machine."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        line = Line(server.getsockname()[1], there)
-
-        def accept() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    client = server.accept()[0]
-                    threading.Thread(target=line.carry, args=(client,), daemon=True).start()
-
-        threading.Thread(target=accept, daemon=True).start()
+    with accepting(lambda client: line.carry(client)) as port:
+        line = Line(port, there)
         yield line
-        server.shutdown(socket.SHUT_RDWR)
         line.cut()
