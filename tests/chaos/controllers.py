@@ -64,16 +64,20 @@ def play(
         environment = {"ANSIBLE_SSH_EXECUTABLE": str(ssh), MARK: mark}
         running = pool.submit(sandbox.playbook, playbook, *options, **environment)
         waiting = dict(enumerate(points.values()))
-        while not running.done():
-            for number in [it for it in waiting if (folder / f"reached-{it}").exists()]:
-                happens = waiting.pop(number)
-                if happens is None:
-                    killed = True
-                    kill(mark)
-                else:
-                    happens()
-                    (folder / f"go-{number}").touch()
-            time.sleep(0.01)
+        try:
+            while not running.done():
+                for number in [it for it in waiting if (folder / f"reached-{it}").exists()]:
+                    happens = waiting.pop(number)
+                    if happens is None:
+                        killed = True
+                        kill(mark)
+                    else:
+                        happens()
+                        (folder / f"go-{number}").touch()
+                time.sleep(0.01)
+        except BaseException:
+            kill(mark)
+            raise
         counted = folder / "executions"
         executions = counted.read_text().split() if counted.exists() else []
         return Played(running.result(), tuple(executions), killed)

@@ -33,9 +33,11 @@ def place(folder: Path, host: str) -> dict[str, int]:
 
 
 def wait(folder: Path, number: int) -> None:
-    """Say that this point is reached, and return when it is let go."""
+    """Say that this point is reached, and return when it is let go; end where nobody is left to do so."""
     (folder / f"reached-{number}").touch()
     while not (folder / f"go-{number}").exists():
+        if not folder.exists():
+            sys.exit(255)
         time.sleep(PAUSE)
 
 
