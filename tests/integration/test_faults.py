@@ -11,17 +11,14 @@ broker whose own number was changed.
 
 from __future__ import annotations
 
-import base64
 import shutil
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from burst_sandbox import LEAD, Sandbox, bursting, flux_kinds, succeeded
+from clock_behind import behind
 
 pytestmark = pytest.mark.machines
 
@@ -76,34 +73,6 @@ assert times == 1, times
 open("{BROKER}", "wb").write(text)
 END
 """
-TEN_MINUTES_AGO = """
-#include <stddef.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
-time_t time(time_t *out) {
-    struct timespec now;
-    syscall(SYS_clock_gettime, CLOCK_REALTIME, &now);
-    if (out != NULL) *out = now.tv_sec - 600;
-    return now.tv_sec - 600;
-}
-"""
-
-
-def behind() -> str:
-    """A shell script that starts munged with a clock ten minutes behind."""
-    with tempfile.TemporaryDirectory() as folder:
-        source, library = Path(folder) / "time.c", Path(folder) / "time.so"
-        source.write_text(TEN_MINUTES_AGO)
-        command = ["cc", "-shared", "-fPIC", "-O", "-s", "-o", str(library), str(source)]
-        subprocess.run(command, check=True)
-        text = base64.b64encode(library.read_bytes()).decode()
-    drop_in = "/run/systemd/system/munge.service.d"
-    return (
-        f"echo {text} | base64 -d > /usr/local/lib/time.so; mkdir -p {drop_in}; "
-        f"printf '[Service]\\nEnvironment=LD_PRELOAD=/usr/local/lib/time.so\\n' > {drop_in}/a.conf; "
-        "systemctl daemon-reload; systemctl restart munge"
-    )
 
 
 @dataclass(frozen=True)
