@@ -362,7 +362,7 @@ def test_a_teardown_in_check_mode_shows_all_that_goes_and_takes_nothing_away(
     before = burst_holdings(sandbox)
     done = succeeded(sandbox.playbook("teardown", "--check", "--diff"))
     for name in (*HOSTS, "flux-burst-router", "flux-burst-net"):
-        assert f"{name}" in done.output[done.output.index("[Delete the machines]") :]
+        assert f"{name}" in done.output[done.output.index(": Delete the machines]") :]
     assert burst_holdings(sandbox) == before
     assert "gffw" not in succeeded(sandbox.on_lead("flux", "resource", "drain")).output
 
