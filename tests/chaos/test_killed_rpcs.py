@@ -73,7 +73,7 @@ def good(instance: Instance, name: str, options: Options, *, check: bool = False
 
 def killed(instance: Instance, name: str, options: Options, moment: str, index: int) -> bool:
     """Run a module that is killed at a call; return whether it was, and did not end before."""
-    process = start(instance, name, by=(PROGRAM, moment, str(index)), **options)
+    process = start(instance, name, run=(PROGRAM, moment, str(index)), **options)
     output, errors = process.communicate(timeout=60)
     assert process.returncode in (0, -signal.SIGKILL), output + errors
     return process.returncode != 0

@@ -34,10 +34,10 @@ def start(
     name: str,
     *,
     check: bool = False,
-    by: Sequence[str] = ("-m",),
+    run: Sequence[str] = ("-m",),
     **options: Any,
 ) -> subprocess.Popen[str]:
-    """Start a module; by is how the interpreter is told to run it."""
+    """Start a module; run is how the interpreter is told to run it."""
     command, environment = python(instance)
     arguments = {
         "uri": instance.uri("lead"),
@@ -46,7 +46,7 @@ def start(
         **options,
     }
     process = subprocess.Popen(
-        [command, *by, f"ansible_collections.flux.burst.plugins.modules.{name}"],
+        [command, *run, f"ansible_collections.flux.burst.plugins.modules.{name}"],
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
