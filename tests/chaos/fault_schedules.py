@@ -134,6 +134,6 @@ def shortest(given: AnySchedule, fails: Callable[[AnySchedule], bool]) -> AnySch
             return found
 
 
-def kinds(schedules: Sequence[Schedule], known: Iterable[str] = KINDS) -> dict[str, int]:
+def kinds(schedules: Sequence[Schedule], known: Iterable[str] = tuple(KINDS)) -> dict[str, int]:
     """Return in how many schedules each kind of fault was."""
     return {kind: sum(kind in dict(each.faults) for each in schedules) for kind in known}

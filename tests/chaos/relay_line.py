@@ -47,7 +47,9 @@ class Line:
 @contextmanager
 def carrying(there: int) -> Iterator[Line]:
     """Run a line to a port on this machine."""
-    with accepting(lambda client: line.carry(client)) as port:
-        line = Line(port, there)
-        yield line
-        line.cut()
+    line = Line(0, there)
+    with accepting(line.carry) as line.port:
+        try:
+            yield line
+        finally:
+            line.cut()

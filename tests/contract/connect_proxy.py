@@ -61,13 +61,15 @@ def accepting(serve: Callable[[socket.socket], None]) -> Iterator[int]:
                     threading.Thread(target=serve, args=(client,), daemon=True).start()
 
         threading.Thread(target=accept, daemon=True).start()
-        yield server.getsockname()[1]
-        server.shutdown(socket.SHUT_RDWR)
+        try:
+            yield server.getsockname()[1]
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
 def proxying(there: str, user: str = "") -> Iterator[Proxy]:
     """Run a proxy to the port that a URL ends with."""
-    with accepting(lambda client: proxy.serve(client)) as port:
-        proxy = Proxy(port, int(there.rpartition(":")[2]), user)
+    proxy = Proxy(0, int(there.rpartition(":")[2]), user)
+    with accepting(proxy.serve) as proxy.port:
         yield proxy
