@@ -201,3 +201,8 @@ def flux_kinds() -> list[Any]:
         ],
     )
     return [real, "standin"]
+
+
+def one_flux() -> Any:
+    """The real Flux where it is installed, else the stand-in: for what does not depend on which of them it is."""
+    return flux_kinds()[0 if shutil.which("flux") else 1]
