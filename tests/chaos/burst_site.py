@@ -77,6 +77,12 @@ class Site:
             raise Broken(f"{name} failed:\n{done.output[-3000:]}")
         return done
 
+    def unchanged(self, name: str) -> None:
+        """Run a playbook that finds nothing to do. Raises Broken."""
+        changed = self.playbook(name, QUICK).changed
+        if changed:
+            raise Broken(f"{name} after one that succeeded changed {changed}")
+
     def ids(self) -> dict[str, str]:
         """The machines' ids by name, in every zone."""
         scopes = self.server.call("GET", "aggregated/instances")[1].get("items", {})

@@ -141,7 +141,7 @@ def test_after_every_schedule_of_machines_a_burst_serves_and_nothing_is_left(her
 
 
 def killed_and_run_again(here: Site, points: dict[str, Point]) -> None:
-    """Kill a burst, run it again, kill its teardown, and run that again. Raises Broken."""
+    """Kill a burst, run it again, kill its teardown, and run that again; then neither does anything. Raises Broken."""
     here.occupy()
     job = here.submit()
     kill(here, "burst", points)
@@ -150,8 +150,12 @@ def killed_and_run_again(here: Site, points: dict[str, Point]) -> None:
     here.check_served(job)
     if not before.items() <= here.ids().items():
         raise Broken(f"wanted the machines that were there, {before}, found {here.ids()}")
+    if ALL:
+        here.unchanged("burst")
     kill(here, "teardown", points)
     here.playbook("teardown", QUICK)
+    if ALL:
+        here.unchanged("teardown")
     here.check_nothing_left()
     here.check_undisturbed()
 
