@@ -59,7 +59,8 @@ class Site:
     def occupy(self) -> None:
         """Let a job of the lead's own run on its own node, where none runs."""
         if not self.own or self.lead(f"flux jobs -n -o '{{state}}' {self.own}") != "RUN":
-            words = f"-N1 -n1 --requires=host:{WORKER} --cwd=/tmp"
+            # Before the burstable job, which blocks the queue where it waits still.
+            words = f"-N1 -n1 --urgency=31 --requires=host:{WORKER} --cwd=/tmp"
             self.own = self.lead(f"flux submit --wait-event=start {words} sleep inf")
 
     def waits(self) -> bool:

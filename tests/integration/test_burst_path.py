@@ -135,6 +135,18 @@ def test_bad_input_is_one_clear_error_and_creates_nothing(
 
 
 @WITH_ONE_FLUX
+def test_a_run_that_ends_before_anything_is_made_keeps_no_other_controller_waiting(
+    sandbox: Sandbox,
+) -> None:
+    done = sandbox.playbook("burst", "-e", "burst_hostlist=elsewhere-[1-3]")
+    assert done.code != 0 and "elsewhere-" in done.output[done.output.rindex("fatal: ") :]
+    assert "Traceback" not in done.output
+    locks = sandbox.on_lead("sh", "-c", "flux kvs ls -1 burst.locks 2>/dev/null || true")
+    assert locks.output.strip() == ""
+    assert burst_holdings(sandbox) == NOTHING
+
+
+@WITH_ONE_FLUX
 def test_a_lead_without_a_broker_is_named(sandbox: Sandbox) -> None:
     done = sandbox.playbook("burst", "-e", "lead_uri=local:///run/flux/nowhere")
     assert done.code != 0

@@ -318,6 +318,8 @@ def test_a_job_on_a_bursted_node_outlives_a_release_and_the_names_join_again(
     assert "still runs there" in done.output
     assert len(burst.status()["projects"]["sandbox-project"]["instances"]) == len(HOSTS)
     assert "drained" not in burst.on_lead("flux", "resource", "drain").output
+    locks = burst.on_lead("sh", "-c", "flux kvs ls -1 burst.locks 2>/dev/null || true")
+    assert locks.output.strip() == "", "no other controller waits for one that is at work no more"
     succeeded(burst.playbook("teardown", "-e", "burst_release_idle=1"))
     left = burst.status()["projects"]["sandbox-project"]["instances"]
     assert len(left) == 2, "only the idle machine goes"

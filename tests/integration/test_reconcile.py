@@ -100,15 +100,8 @@ def test_they_are_mended_and_the_other_machine_serves_on(burst: Sandbox) -> None
 def test_while_another_controller_is_at_work_nothing_is_done(burst: Sandbox) -> None:
     other = "root@login2:4711"
     entry = {"t": 1.0, "burst": other, "until": 4e9}
-    words = (
-        "flux",
-        "kvs",
-        "put",
-        "--raw",
-        "--append",
-        f"burst.locks.flux-burst={json.dumps(entry)}\n",
-    )
-    succeeded(burst.on_lead(*words))
+    text = f"burst.locks.flux-burst={json.dumps(entry)}\n"
+    succeeded(burst.on_lead("flux", "kvs", "put", "--raw", text))
     for name in ("burst", "reconcile", "teardown"):
         refused = burst.playbook(name)
         assert refused.code != 0
