@@ -13,7 +13,7 @@ from burst_sandbox import LEAD, machines
 from fault_schedules import KINDS, Fault, Schedule
 
 HOSTS = machines(3)
-ON_LEAD = {"burst": 8, "teardown": 4}
+ON_LEAD = {"burst": 10, "teardown": 6}
 """How often a playbook executes something on the lead; on each machine it does once."""
 API = tuple(KINDS)
 
