@@ -162,6 +162,16 @@ def waiting(sandbox: Sandbox) -> str:
 
 
 @WITH_ONE_FLUX
+def test_a_lead_that_cannot_be_reached_is_named(sandbox: Sandbox) -> None:
+    done = sandbox.playbook("burst", "-e", "ansible_port=1")
+    assert done.code != 0
+    end = " ".join(done.output[done.output.rindex("fatal: ") :].split())
+    assert f"[{LEAD}]" in end and "stage lead: wanted the lock on the burst, found that" in end
+    assert "Traceback" not in done.output
+    assert burst_holdings(sandbox) == NOTHING
+
+
+@WITH_ONE_FLUX
 @pytest.mark.usefixtures("waiting")
 def test_check_mode_lists_what_would_be_created_and_creates_nothing(sandbox: Sandbox) -> None:
     done = succeeded(sandbox.playbook("burst", "--check", "--diff"))
