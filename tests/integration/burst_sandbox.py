@@ -152,8 +152,9 @@ def machines(count: int) -> list[str]:
 
 
 def succeeded(done: Run) -> Run:
-    """Return the run, or fail with all that it printed."""
-    assert done.code == 0, done.output
+    """Return the run, or fail with all that it printed, what went wrong first: the middle of it may not be kept."""
+    wrong = [line for line in done.output.splitlines() if line.startswith(("fatal: ", "[ERROR]"))]
+    assert done.code == 0, "\n".join([*wrong, done.output])
     return done
 
 
