@@ -249,6 +249,11 @@ class Broker:
         self.user = user
         self.given = files
         self.files = {file.path: file for file in files}
+        self.beside = [
+            name
+            for name in dict.fromkeys(map(_file_checks.service_of, self.files))
+            if name not in ("", munge, service)
+        ]
         self.timings = Timings()
         self._stale = False
 
@@ -275,7 +280,7 @@ class Broker:
                     _shown(unit),
                     {"active": "inactive", "enabled": False},
                 )
-                for unit in map(_units.show, (self.service, self.munge))
+                for unit in map(_units.show, (*self.beside, self.service, self.munge))
                 if unit.loaded and (unit.enabled or unit.active not in ("inactive", "failed"))
             ]
             with _at("file"):
@@ -321,10 +326,13 @@ class Broker:
         return [*self._leftovers(), *gone]
 
     def _units_to_start(self, changed: set[str]) -> list[Change]:
-        """A unit restarts with its own files, both with munge's key, the broker with any other of its files."""
+        """A unit restarts with its own files, both with munge's key, the broker with any other of its files.
+
+        A file that a unit beside the broker names is that unit's own.
+        """
         changes = []
         concerned = {unit for path in changed for unit in self._units_of(path)}
-        for name in (self.munge, self.service):
+        for name in (self.munge, self.service, *self.beside):
             restart = name in concerned or _units.owes_restart(name)
             unit = _units.show(name)
             if restart or unit.active != "active" or not unit.enabled:
@@ -335,10 +343,17 @@ class Broker:
         return changes
 
     def _units_of(self, path: str) -> set[str]:
-        """Return which of the two must restart when a file has changed."""
+        """Return which units must restart when a file has changed."""
         own = _file_checks.unit_of(path)
         if own:
-            return {own} & {self.munge, self.service}
+            return {own} & {self.munge, self.service, *self.beside}
+        naming = {
+            _file_checks.unit_of(file.path)
+            for file in self.given
+            if _file_checks.unit_of(file.path) in self.beside and path.encode() in file.content
+        }
+        if naming:
+            return naming
         return {self.munge, self.service} if path.startswith(MUNGE) else {self.service}
 
     def _act(self, stage: Stage) -> None:

@@ -19,6 +19,8 @@ from ansible_collections.flux.burst.plugins.module_utils._errors import BurstErr
 VARIABLE = "FLUX_BURST_DIRECTORY"
 DEFAULT = "~/.ansible/flux_burst"
 KNOWN_HOSTS, KEY = "known_hosts", "ssh_key"
+DIAGNOSTICS = "_diagnostics"
+"""Beside the bursts' own: no burst has such a name, and no teardown takes it away."""
 # What becomes a part of a path.
 NAME = re.compile(r"[-_a-z0-9]{1,63}")
 
@@ -60,7 +62,7 @@ def check_own(path: Path, wanted: str) -> os.stat_result | None:
     else:
         return found
     raise BurstError(
-        f"{path}: wanted a {wanted} of uid {os.geteuid()}, found {what}: remove it, or choose another burst_directory."
+        f"{path}: wanted a {wanted} of uid {os.geteuid()}, found {what}: remove it, or choose another directory."
     )
 
 
@@ -80,7 +82,7 @@ def made(directory: str | None, burst: str) -> Path:
 
 def _unusable(path: Path, wanted: str, error: OSError) -> BurstError:
     return BurstError(
-        f"{path}: wanted a {wanted} of uid {os.geteuid()}, found '{error.strerror}': choose another burst_directory."
+        f"{path}: wanted a {wanted} of uid {os.geteuid()}, found '{error.strerror}': choose another directory."
     )
 
 

@@ -152,6 +152,12 @@ RULES = (
         "resources",
         "take a machine type with as many cores as the lead's R declares, or correct R; then undrain it",
     ),
+    (
+        DRAIN,
+        r"flux\.burst preempted",
+        "preempted",
+        "run the burst again when Compute Engine has taken it away, which makes it again",
+    ),
     (DRAIN, r".+", "drained", "undrain it (flux resource undrain) once that is put right"),
     (PROOF, r".*munge.*Invalid credential|.*Error: Invalid credential", "munge", KEY),
     (

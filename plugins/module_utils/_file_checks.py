@@ -90,6 +90,12 @@ def unit_of(path: str) -> str:
     return f"{found[1]}.{found[2]}" if found else ""
 
 
+def service_of(path: str) -> str:
+    """Return the service whose own file, and no drop-in, a path is, "" where it is none."""
+    name = unit_of(path)
+    return name if name.endswith(".service") and path == UNITS + name else ""
+
+
 def unit_name(name: str) -> Iterator[str]:
     """Yield what is wrong with the name of a unit that may run a broker."""
     if name.startswith("flux-"):

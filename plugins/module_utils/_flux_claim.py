@@ -22,7 +22,7 @@ from typing import Any
 from ansible_collections.flux.burst.plugins.module_utils import _flux, _flux_answers
 from ansible_collections.flux.burst.plugins.module_utils._errors import FluxError
 
-FOLDER, HOSTS = "burst.claims", "burst.hosts"
+FOLDER, HOSTS, LOCKS = "burst.claims", "burst.hosts", "burst.locks"
 NAMESPACE = "primary"
 APPEND = 32
 # The commit returns when it is on disk: a claim that was told survives the broker's death.
@@ -71,7 +71,8 @@ def holder(log: str) -> Claim | None:
 
 
 class Claims:
-    """The claims of one instance: on jobs by their id in base 58, or in folder HOSTS on hosts that may be booted."""
+    """The claims of one instance: on jobs by their id in base 58, in folder HOSTS on hosts that may be booted,
+    or in folder LOCKS on a burst itself, where who holds it is a controller."""
 
     def __init__(self, client: _flux.FluxClient, folder: str = FOLDER) -> None:
         self.client, self.folder = client, folder

@@ -194,12 +194,16 @@ class GceSession:
         items = found.get("queryValue", {}).get("items", [])
         return {item["key"]: item["value"] for item in items}
 
-    def serial_lines(self, project: str, zone: str, instance: str, count: int) -> list[str]:
-        """Return the last lines that a machine wrote to its console."""
+    def serial(self, project: str, zone: str, instance: str) -> str:
+        """Return what a machine wrote to its console, the last MiB of it."""
         found = self.get(
             f"projects/{project}/zones/{zone}/instances/{quote(instance)}/serialPort", port="1"
         )
-        lines = [line.strip() for line in str(found.get("contents", "")).splitlines()]
+        return str(found.get("contents", ""))
+
+    def serial_lines(self, project: str, zone: str, instance: str, count: int) -> list[str]:
+        """Return the last lines that a machine wrote to its console."""
+        lines = [line.strip() for line in self.serial(project, zone, instance).splitlines()]
         return [line for line in lines if line][-count:]
 
 

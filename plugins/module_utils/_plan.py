@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from ansible_collections.flux.burst.plugins.module_utils import _reconciliation
 from ansible_collections.flux.burst.plugins.module_utils._errors import SpecError, printable
 from ansible_collections.flux.burst.plugins.module_utils._hostlist import fold
 from ansible_collections.flux.burst.plugins.module_utils._plan_fit import (
@@ -62,6 +63,7 @@ class Plan:
     """The decision.
 
     hosts are all that must exist, new_hosts those of them that do not yet, both in the order of the allowed ones.
+    undrain are those of hosts that a burst has drained whose machine is gone.
     groups are hosts by machine type: {machine_type ("" without types), machine_types (it, and what will do in its
     place), hosts, new_hosts, price_per_hour (or None)}. jobs are the ids that machines of the burst serve, local_jobs
     those for which the lead's free nodes suffice, left the others: {id, reason}, and the reason reads after "job ID".
@@ -71,6 +73,7 @@ class Plan:
 
     hosts: list[str]
     new_hosts: list[str]
+    undrain: list[str]
     groups: list[dict[str, Any]]
     jobs: list[str]
     local_jobs: list[str]
@@ -161,12 +164,17 @@ def plan(
         for job in ordered
         if job["id"] in reasons
     ]
-    drained = [host for host in request.allowed if by_host[host].get("drain_reason") is not None]
+    drained = [host for host in request.allowed if _reconciliation.drained(by_host[host])]
+    undrain = [
+        host for host in hosts if host in by_host and _reconciliation.left_drained(by_host[host])
+    ]
     message = _message(
         hosts, new, ids["burst"], ids["local"], [row["id"] for row in left], drained, existing
     )
     price = _price(groups, time_limit)
-    return Plan(hosts, new, groups, ids["burst"], ids["local"], left, time_limit, price, message)
+    return Plan(
+        hosts, new, undrain, groups, ids["burst"], ids["local"], left, time_limit, price, message
+    )
 
 
 def _check_declared(allowed: Sequence[str], declared: Mapping[str, Any]) -> None:
@@ -313,7 +321,7 @@ def _kinds(
             tier = FREE
             cores = rank.get("free_cores", cores if free else 0)
             gpus = rank.get("free_gpus", gpus if free else 0)
-        elif state != "down" or rank.get("drain_reason") is not None or host in seen:
+        elif state != "down" or _reconciliation.drained(rank) or host in seen:
             continue
         elif burst:
             tier = BOOTING

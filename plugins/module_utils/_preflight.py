@@ -8,7 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.flux.burst.plugins.module_utils import _lead_hosts, _overlay
+from ansible_collections.flux.burst.plugins.module_utils import (
+    _lead_hosts,
+    _overlay,
+    _reconciliation,
+)
 from ansible_collections.flux.burst.plugins.module_utils._errors import SpecError
 from ansible_collections.flux.burst.plugins.module_utils._hostlist import fold
 
@@ -156,7 +160,7 @@ def _parents(hosts: Sequence[str], bootstrap: Mapping[str, Any], gateway: str) -
 
 def _drained(ranks: Sequence[Mapping[str, Any]], gateway: str) -> Iterator[str]:
     for rank in ranks:
-        if rank["host"] == gateway and rank.get("drain_reason") is not None:
+        if rank["host"] == gateway and _reconciliation.drained(rank):
             yield (
                 f"gateway: wanted {gateway}, without which no other machine joins, not drained, found it drained "
                 f"('{rank['drain_reason']}'): undrain it (flux resource undrain {gateway})"

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+REASON = "flux.burst"
+"""How the reason of each of our drains begins."""
 ALIVE = ("PROVISIONING", "STAGING", "RUNNING", "REPAIRING")
 """What Compute Engine says of an instance that is there, or soon will be; STOPPING ones end by themselves."""
 LEAVING = ("STOPPING", "PENDING_STOP", "SUSPENDING", "DEPROVISIONING")
@@ -25,6 +27,17 @@ LEFTOVERS = (
     "subnetworks",
     "networks",
 )
+
+
+def drained(rank: Mapping[str, Any]) -> bool:
+    """Return whether a rank keeps its next machine from running a job: drained, and not by us with the machine gone."""
+    reason = rank.get("drain_reason")
+    return reason is not None and not left_drained(rank)
+
+
+def left_drained(rank: Mapping[str, Any]) -> bool:
+    """Return whether a burst has drained a rank, and the machine is gone: preempted, or a run was killed."""
+    return rank.get("state") == "down" and (rank.get("drain_reason") or "").startswith(REASON)
 
 
 @dataclass(frozen=True)

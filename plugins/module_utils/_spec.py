@@ -38,6 +38,7 @@ BURST_SAID = (
     "lower case letters, digits and dashes, beginning with a letter, at most 40, and not 'all'"
 )
 LABEL = re.compile(r"[a-z0-9_-]{0,63}")
+MAY_BE_EMPTY = ("burst_diagnostics_directory",)
 TOGETHER = (
     "burst_hostlist:",
     "burst_subnet_cidr:",
@@ -89,7 +90,8 @@ def specification(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[
     """Return the whole specification, typed, with defaults, and with what follows from it.
 
     That is burst_region, burst_max_run_seconds, burst_own_key, which is whether the burst has an SSH key of its own,
-    and burst_gateway, the machine that is the overlay parent of the others ("" where that is the lead).
+    burst_diagnostics_directory where none is given, and burst_gateway, the machine that is the overlay parent of the
+    others ("" where that is the lead).
 
     given are the burst_* variables, options their argument specification. Raises SpecError with one line for each thing
     that is wrong.
@@ -113,6 +115,9 @@ def examined(
                 problems.append(f"{name}: wanted {TYPES[option['type']]}, found it unset")
             made[name] = option.get("default")
             continue
+        if name in MAY_BE_EMPTY and value == "":
+            made[name] = value
+            continue
         try:
             made[name] = typed(value, option["type"], option.get("elements", "str"))
         except ValueError:
@@ -132,10 +137,13 @@ def examined(
 def with_derived(made: Mapping[str, Any]) -> dict[str, Any]:
     """Return a specification that is right, with what follows from it."""
     name, top = made["burst_name"], _burst_directory.top_of(made["burst_directory"])
-    given_key = made["burst_ssh_private_key_file"]
+    given_key, kept = made["burst_ssh_private_key_file"], made["burst_diagnostics_directory"]
     return {
         **made,
         "burst_directory": str(top),
+        "burst_diagnostics_directory": str(top / _burst_directory.DIAGNOSTICS)
+        if kept is None
+        else kept,
         "burst_own_key": not given_key,
         "burst_gateway": expand(made["burst_hostlist"])[0]
         if made["burst_topology"] == "gateway"
@@ -415,6 +423,7 @@ CHECKS: dict[str, Check] = {
     "burst_ssh_source_ranges": _ranges,
     "burst_boot_timeout": _SECONDS,
     "burst_join_timeout": _SECONDS,
+    "burst_on_failure": _pattern("keep|delete|keep_joined", "keep, delete or keep_joined"),
     "burst_drain_timeout": _between(0, 7 * 86400),
     "burst_reconcile_patience": _between(0, 86400),
     "burst_credentials_file": _file,

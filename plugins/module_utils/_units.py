@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ PROPERTIES = (
 )
 # A unit named here runs with older files than stand on the disk. A boot clears it, and is a restart as well.
 OWED = Path("/run/flux-burst")
+KEPT_LINES = 5000
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,25 @@ def journal(unit: Unit, lines: int) -> list[str]:
     found = _logged(unit.name, lines, unit.started)
     # A start by hand sets the count to zero, so the start before this one had the same configuration.
     return found if found or not unit.restarts else _logged(unit.name, lines, _before(unit))
+
+
+def logs(names: Sequence[str]) -> dict[str, str]:
+    """Return what units logged since the boot, systemd's own lines included, and what systemctl says of them."""
+    units = [word for name in names for word in ("-u", name)]
+    subprocess.run(["journalctl", "--sync"], capture_output=True, check=False)
+    # systemctl's exit code tells how they are: it is no failure.
+    return {
+        "journal": _printed(
+            "journalctl", "-b", "-n", str(KEPT_LINES), "-o", "short-precise", "--no-pager", *units
+        ),
+        "status": _printed("systemctl", "status", "--no-pager", "--full", "--lines=0", *names)
+        + _printed("systemctl", "list-units", "--failed", "--no-pager", "--plain"),
+    }
+
+
+def _printed(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    return done.stdout + done.stderr
 
 
 def _before(unit: Unit) -> str:

@@ -167,6 +167,13 @@ new_hosts:
   type: list
   elements: str
   sample: [gffw-compute-a-001, gffw-compute-a-002, gffw-compute-a-003]
+undrain:
+  description: Those of RV(hosts) that a burst has drained and whose machine is gone, preempted or deleted since. They
+    must be undrained before jobs can run on the next machine of that name.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 groups:
   description:
     - RV(hosts) by the machine type that was chosen for them, in the order of O(machine_types); one group without them.

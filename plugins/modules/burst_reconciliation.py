@@ -162,8 +162,6 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flux.burst.plugins.module_utils import _hostlist, _reconciliation
 from ansible_collections.flux.burst.plugins.module_utils._errors import failing_module
 
-REASON = "flux.burst"
-
 
 def main() -> None:
     """Run the module."""
@@ -186,7 +184,7 @@ def main() -> None:
         request = _reconciliation.Request(
             params["burst"],
             _hostlist.expand(params["hostlist"]),
-            REASON,
+            _reconciliation.REASON,
             params["patience"],
             params["max_run_seconds"],
             time.time(),

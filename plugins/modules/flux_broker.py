@@ -17,7 +17,8 @@ description:
     for root with mode C(0755). Only the units that a change concerns are restarted.
   - What a file must be is told by its name. C(*.toml) is Flux's configuration, C(munge.key) munge's key, C(*.cert)
     and what the configuration calls C(curve_cert) the broker's certificate, and what lies in C(/etc/systemd/system) a
-    unit or, in a directory C(UNIT.d), a drop-in for one.
+    unit or, in a directory C(UNIT.d), a drop-in for one. A C(*.service) that is neither O(service) nor
+    O(munge_service) runs beside the broker, and restarts with the files that it names.
   - Everything comes through the module's standard input. No argument of a process, no environment and no temporary
     file holds a secret.
   - A failure names the stage (base, file, munge, certificate, configuration, overlay) and what the machine itself said.

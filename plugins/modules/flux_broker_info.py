@@ -24,6 +24,10 @@ options:
     description: The broker's curve certificate.
     type: path
     default: /etc/flux/system/curve.cert
+  logs:
+    description: Return RV(logs) too, for people who look into what went wrong.
+    type: bool
+    default: false
 extends_documentation_fragment:
   - flux.burst._attributes.info
 """
@@ -71,11 +75,25 @@ evidence:
     reached:
       description: Always true.
       type: bool
+logs:
+  description: What both units logged since the machine booted, and how they are. No secret is looked for in it.
+  returned: with O(logs=true)
+  type: dict
+  sample: {journal: "", status: ""}
+  contains:
+    journal:
+      description: The last lines of their journal.
+      type: str
+    status:
+      description: What C(systemctl status) says of them, and which units have failed.
+      type: str
 """
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flux.burst.plugins.module_utils import _broker, _units
 from ansible_collections.flux.burst.plugins.module_utils._errors import failing_module
+
+MUNGE = "munge.service"
 
 
 def main() -> None:
@@ -84,13 +102,17 @@ def main() -> None:
         argument_spec={
             "service": {"type": "str", "default": "flux.service"},
             "curve_cert": {"type": "path", "default": "/etc/flux/system/curve.cert"},
+            "logs": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
     with failing_module(module):
-        unit = _units.show(module.params["service"])
-        evidence = _broker.evidence_of(unit, module.params["curve_cert"])
-        module.exit_json(changed=False, evidence=_broker.shown(evidence))
+        params = module.params
+        unit = _units.show(params["service"])
+        evidence = _broker.evidence_of(unit, params["curve_cert"])
+        names = (params["service"], MUNGE)
+        logs = {"logs": _units.logs(names)} if params["logs"] else {}
+        module.exit_json(changed=False, evidence=_broker.shown(evidence), **logs)
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ resources:
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -161,15 +161,24 @@ def _is_id(text: str) -> bool:
     return True
 
 
-def waiting(client: _flux.FluxClient, jobs: dict[str, int]) -> list[str]:
-    """Return those of the jobs that wait."""
-    questions = [{"id": number, "attrs": ["state"]} for number in jobs.values()]
+def waiting(client: _flux.FluxClient, jobs: dict[str, int]) -> dict[str, str]:
+    """Return those of the jobs that wait, each with the burst that users see there, or ""."""
+    attributes = ["state", "annotations"]
+    questions = [{"id": number, "attrs": attributes} for number in jobs.values()]
     answers = zip(jobs, client.rpc_each("job-list.list-id", questions), strict=True)
-    return [
-        name
+    return {
+        name: _shown(answer["job"])
         for name, answer in answers
         if answer is not None and answer["job"]["state"] in _flux_queue.PENDING
-    ]
+    }
+
+
+def _shown(job: Mapping[str, Any]) -> str:
+    """Return the burst in a job's memo, which its owner can write, too."""
+    found: Any = job.get("annotations")
+    for key in ("user", "burst", "name"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, str) else ""
 
 
 def change(name: str, before: _flux_claim.Claim | None, after: dict[str, Any]) -> Change:
@@ -196,12 +205,15 @@ class Claiming:
     def claim(self, *, check: bool) -> dict[str, Any]:
         """Claim what can be had; what another controller wins in the same moment is told as held."""
         jobs = numbers(self.params["jobs"])
-        wait = waiting(self.client, jobs)
+        shown = waiting(self.client, jobs)
+        wait = list(shown)
         hosts = self.params["hosts"] or []
         before = self._valid(self.claims.read(jobs))
         booked = self._valid(self.hosts.read(hosts)) if hosts else {}
         mine = _flux_claim.Claim(self.burst, self.now + self.params["ttl"], self.params["by"])
-        wanted = self._wanted(wait, before, mine)
+        # Who claimed and was killed has not shown it.
+        hidden = {name for name, burst in shown.items() if burst != self.burst}
+        wanted = self._wanted(wait, before, mine, hidden)
         rooms = [replace(each, kind="host") for each in self._wanted(hosts, booked, mine)]
         after = {**before, **{each.name: mine for each in wanted}}
 
@@ -240,15 +252,19 @@ class Claiming:
         }
 
     def _wanted(
-        self, names: Iterable[str], before: Mapping[str, _flux_claim.Claim], mine: _flux_claim.Claim
+        self,
+        names: Iterable[str],
+        before: Mapping[str, _flux_claim.Claim],
+        mine: _flux_claim.Claim,
+        hidden: Collection[str] = (),
     ) -> list[Change]:
-        """Return the claims to make, and those of our own to renew."""
+        """Return the claims to make, and those of our own to renew: because they end soon, or users do not see them."""
         late = self.now + self.params["ttl"] / 2
         return [
             change(name, before.get(name), {"burst": mine.burst, "until": mine.until})
             for name in names
             if name not in before
-            or (before[name].burst == self.burst and before[name].until < late)
+            or (before[name].burst == self.burst and (before[name].until < late or name in hidden))
         ]
 
     def release(self, *, check: bool) -> dict[str, Any]:
@@ -267,9 +283,10 @@ class Claiming:
             if stage and stage[0].kind == "host":
                 self.hosts.append(dict.fromkeys(names, entry))
                 return
+            # First, for a claim that is given back is not looked at again where this is cut short.
+            self.claims.show(all_numbers, dict.fromkeys(alive))
             self.claims.append({name: entry for name in names if name in alive})
             self.claims.forget(name for name in names if name not in alive)
-            self.claims.show(all_numbers, dict.fromkeys(alive))
 
         stages = [
             [change(name, held[name], {}) for name in held],

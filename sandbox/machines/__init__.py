@@ -12,6 +12,8 @@ from typing import Protocol
 
 IAP_ADDRESS = "35.235.240.1"
 """Where connections through the IAP relay come from, as a machine sees them."""
+METADATA_ADDRESS = "169.254.169.254"
+"""Where a machine finds its metadata server, at port 80."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,9 @@ class Backend(Protocol):
 
     def connect(self, project: str, name: str, port: int) -> socket.socket:
         """Return a blocking TCP connection to the machine, from IAP_ADDRESS. Raises OSError."""
+
+    def listen(self, project: str, name: str) -> socket.socket | None:
+        """Return a socket that listens for the machine alone, at METADATA_ADDRESS; None where nothing runs."""
 
     def close(self) -> None:
         """Take all machines and what they share away. Idempotent."""

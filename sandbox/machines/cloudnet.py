@@ -20,13 +20,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from sandbox.machines import IAP_ADDRESS, MachineError, MachineSpec
+from sandbox.machines import IAP_ADDRESS, METADATA_ADDRESS, MachineError, MachineSpec
 
 NETNS = Path("/run/netns")
 SITE_SEGMENT = "site"
 # The lead's broker behind a NAT port, as a NodePort is; there whether or not anyone is let out to it, but for leads
 # that are pods, whose services say where they are.
 NAT_PORT = ("203.0.113.10", 30093, "10.77.0.10", 8050)
+METADATA_PORT = 80
 CONNECT_SECONDS = 5.0
 CLONE_NEWNET = 0x40000000
 SO_BINDTODEVICE = 25
@@ -180,6 +181,7 @@ class CloudNet:
             self._members.setdefault(spec.segment, set()).add(machine)
         commands = [
             "link set lo up",
+            f"address add {METADATA_ADDRESS}/32 dev lo",
             f"address add {spec.address}/{spec.prefix} dev eth0",
             "link set eth0 up",
             f"route add default via {spec.gateway}",
@@ -258,6 +260,11 @@ class CloudNet:
             return made
 
         return inside(self.namespace, dial)
+
+    @staticmethod
+    def listen(machine: str) -> socket.socket:
+        """Return a socket that listens in a machine's namespace, which is there as long as it is. Raises OSError."""
+        return inside(machine, lambda: socket.create_server((METADATA_ADDRESS, METADATA_PORT)))
 
     def close(self) -> None:
         """Delete all of it. Idempotent."""

@@ -251,6 +251,10 @@ class NspawnBackend:
             raise ConnectionRefusedError(f"there is no machine {project}/{name}")
         return self.net.connect(spec.segment, spec.address, port)
 
+    def listen(self, project: str, name: str) -> socket.socket | None:
+        """Listen in the machine's own namespace, so that there is no doubt who asks."""
+        return self.net.listen(machine_namespace(self.name, project, name))
+
     def close(self) -> None:
         """Take everything of this sandbox's machines away, of this process or of one before."""
         sweep(self.name, self.top)

@@ -51,6 +51,8 @@ METHOD_MODULES = (
     instance_methods,
 )
 """Importing them registers their methods."""
+NOTICE = 0.5
+"""Seconds between a machine's notice that it is preempted and its end. At Compute Engine they are 30."""
 COUNTED = ("networks", "subnetworks", "routers", "firewalls", "addresses")
 
 
@@ -272,11 +274,12 @@ class Frontend:
         return _json(answer, status)
 
     async def preempt(self, request: web.Request) -> web.Response:
-        """Take a machine away as a spot machine is, and answer when it is gone."""
+        """Take a machine away as a spot machine is, ?notice= seconds after it was told; answer when it is gone."""
         cloud, operations, part = self.api.cloud, self.api.operations, request.match_info
+        notice = float(request.query.get("notice", NOTICE))
         for key in cloud.table(part["project"], "instances"):
             if key.name == part["name"]:
-                operation = instance_methods.preempt(cloud, operations, key)
+                operation = instance_methods.preempt(cloud, operations, key, notice)
                 done = Key(key.project, key.scope, "operations", operation["name"])
                 return _json(await operations.wait(done))
         return _json({"error": f"there is no machine {part['name']}"}, 404)

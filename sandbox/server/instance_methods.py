@@ -13,6 +13,7 @@ from sandbox.machines import MachineError, MachineSpec
 from sandbox.server import disks, instances, quotas
 from sandbox.server.api import Call, serve
 from sandbox.server.errors import ApiError, OperationError, invalid, stale
+from sandbox.server.metadata import Metadata
 from sandbox.server.operations import USER, Operations
 from sandbox.server.state import Cloud, Key, Resource, check_labels, fingerprint, now
 
@@ -30,10 +31,26 @@ async def _create(cloud: Cloud, key: Key, instance: Resource, spec: MachineSpec)
         if instance["status"] == "PROVISIONING":
             instance["status"] = "STAGING"
             await cloud.thread(cloud.backend.create, spec)
+            await _tell(cloud, key)
+
+
+async def _tell(cloud: Cloud, key: Key) -> None:
+    """Let a machine that runs find its metadata."""
+    bound = await cloud.thread(cloud.backend.listen, key.project, key.name)
+    if bound:
+        cloud.metadata[key] = Metadata(bound)
+        await cloud.metadata[key].start()
+
+
+async def _silence(cloud: Cloud, key: Key) -> None:
+    metadata = cloud.metadata.pop(key, None)
+    if metadata:
+        await metadata.stop()
 
 
 async def _destroy(cloud: Cloud, key: Key) -> None:
     async with cloud.machine(key):
+        await _silence(cloud, key)
         await cloud.thread(cloud.backend.delete, key.project, key.name)
 
 
@@ -81,6 +98,7 @@ def _stop(cloud: Cloud, operations: Operations, key: Key, user: str = USER) -> R
             raise
         async with cloud.machine(key):
             await cloud.thread(cloud.backend.stop, key.project, key.name)
+            await _silence(cloud, key)
         instance.update(status="TERMINATED", lastStopTimestamp=now())
 
     return operations.start("stop", key, work, user=user)
@@ -106,15 +124,26 @@ def _delete(cloud: Cloud, operations: Operations, key: Key, user: str = USER) ->
     return operations.start("delete", key, work, user=user)
 
 
-def preempt(cloud: Cloud, operations: Operations, key: Key) -> Resource:
-    """Take an instance away as Compute Engine does when it needs a spot machine's place; return the operation."""
+def preempt(cloud: Cloud, operations: Operations, key: Key, notice: float) -> Resource:
+    """Take an instance away as Compute Engine does when it needs a spot machine's place; return the operation.
+
+    The machine's metadata tells of it so many seconds before. Where there is a shutdown in it at Compute Engine, here
+    its power is cut at the end.
+    """
     instance = cloud.find(key)
     assert instance is not None
     action = instance["scheduling"].get("instanceTerminationAction", "STOP")
-    end = (_delete if action == "DELETE" else _stop)(cloud, operations, key, user="system")
+    instance["status"] = "STOPPING"
 
     async def work(operation: Resource) -> None:
-        await operations.wait(_operation_key(key, end))
+        metadata = cloud.metadata.get(key)
+        if metadata:
+            metadata.preempt()
+            await asyncio.sleep(notice)
+        # Somebody may have deleted it meanwhile.
+        if cloud.find(key) is instance and key not in cloud.busy:
+            end = (_delete if action == "DELETE" else _stop)(cloud, operations, key, user="system")
+            await operations.wait(_operation_key(key, end))
 
     return operations.start("compute.instances.preempted", key, work, user="system")
 

@@ -157,6 +157,8 @@ class Service:
             await self._proxy.stop()
         for runner in self._runners:
             await runner.cleanup()
+        for metadata in self.cloud.metadata.values():
+            await metadata.stop()
         # What boots now has to be there before it can be taken away.
         await self.cloud.finish_threads()
         await asyncio.to_thread(self.backend.close)

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from sandbox.machines import Backend
 from sandbox.server import catalog
 from sandbox.server.errors import ApiError, invalid
+from sandbox.server.metadata import Metadata
 
 Resource = dict[str, Any]
 Result = TypeVar("Result")
@@ -105,6 +106,8 @@ class Cloud:
         self.backend = backend
         self.busy: set[Key] = set()
         self.nat: dict[str, str] = {}
+        # The metadata servers of the instances whose machine runs.
+        self.metadata: dict[Key, Metadata] = {}
         # Region (or "global") -> metric -> limit, where it is not the usual one.
         self.quotas: dict[str, dict[str, float]] = {}
         # The IAM permissions that the caller has in the sandbox's projects; None is all.

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 Fault = dict[str, Any]
 BULK = "instances.bulkInsert"
@@ -88,9 +88,19 @@ class Schedule:
         return [fault for _kind, fault in self.faults]
 
     def __str__(self) -> str:
-        kinds = ", ".join(f"{kind} after {fault['after']}" for kind, fault in self.faults)
+        kinds = ", ".join(f"{kind} {where(fault)}" for kind, fault in self.faults)
         killed = "" if self.killed_at is None else f"; killed at call {self.killed_at}"
         return (kinds or "no fault") + killed
+
+
+AnySchedule = TypeVar("AnySchedule", bound=Schedule)
+
+
+def where(fault: Fault) -> str:
+    """Return at which call, or else how, a fault comes."""
+    if "after" in fault:
+        return f"after {fault['after']}"
+    return " ".join(f"{name} {value}" for name, value in fault.items())
 
 
 def schedule(seed: int) -> Schedule:
@@ -106,16 +116,16 @@ def schedule(seed: int) -> Schedule:
     return Schedule(tuple(faults), killed_at)
 
 
-def shortest(given: Schedule, fails: Callable[[Schedule], bool]) -> Schedule:
+def shortest(given: AnySchedule, fails: Callable[[AnySchedule], bool]) -> AnySchedule:
     """Return the least part of a failing schedule that still fails: one thing less at a time, as long as it does."""
     found = given
     while True:
         less = [
-            Schedule(found.faults[:place] + found.faults[place + 1 :], found.killed_at)
+            replace(found, faults=found.faults[:place] + found.faults[place + 1 :])
             for place in range(len(found.faults))
         ]
         if found.killed_at is not None:
-            less.append(Schedule(found.faults, None))
+            less.append(replace(found, killed_at=None))
         for each in less:
             if fails(each):
                 found = each
@@ -124,7 +134,6 @@ def shortest(given: Schedule, fails: Callable[[Schedule], bool]) -> Schedule:
             return found
 
 
-def kinds(schedules: Sequence[Schedule]) -> dict[str, int]:
-    """Return in how many schedules each kind of fault was, and a kill."""
-    counts = {kind: sum(kind in dict(each.faults) for each in schedules) for kind in KINDS}
-    return {**counts, "controller killed": sum(it.killed_at is not None for it in schedules)}
+def kinds(schedules: Sequence[Schedule], known: Iterable[str] = tuple(KINDS)) -> dict[str, int]:
+    """Return in how many schedules each kind of fault was."""
+    return {kind: sum(kind in dict(each.faults) for each in schedules) for kind in known}

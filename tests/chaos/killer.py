@@ -1,7 +1,7 @@
 # Copyright: flux.burst contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""kill -9 of a controller at a chosen call to Compute Engine."""
+"""kill -9 of a controller at a chosen call to Compute Engine, and what is told of kills."""
 
 from __future__ import annotations
 
@@ -40,3 +40,10 @@ class Killer:
             time.sleep(0.005)
         if self.killed:
             process.kill()
+
+
+def survived(what: str, rows: list[tuple[str, int]], where: str = "a call") -> None:
+    """Say what was survived; pytest shows it with -rP, and make chaos at the end."""
+    print(f"\n{what}, killed at {where}, then run again:")
+    for moment, count in rows:
+        print(f"  {moment:40} {count:4} kills, {count:4} converged")

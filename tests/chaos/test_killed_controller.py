@@ -17,7 +17,7 @@ import gce_modules
 import pytest
 from compute_server import ComputeServer, serving
 from gce_modules import MORE_PLACES, Modules, changed, forked, held
-from killer import Killer
+from killer import Killer, survived
 
 pytestmark = pytest.mark.slow
 
@@ -64,13 +64,6 @@ def ids(server: ComputeServer) -> dict[str, str]:
     """The machines' ids by name."""
     path = "zones/us-central1-a/instances"
     return {it["name"]: it["id"] for it in server.call("GET", path)[1].get("items", [])}
-
-
-def survived(what: str, rows: list[tuple[str, int]]) -> None:
-    """Say what was survived; pytest shows it with -rP, and make chaos at the end."""
-    print(f"\n{what}, killed at a call, then run again:")
-    for moment, count in rows:
-        print(f"  {moment:40} {count:4} kills, {count:4} converged")
 
 
 MOMENTS = {

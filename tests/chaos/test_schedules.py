@@ -118,7 +118,9 @@ def test_a_seed_is_always_the_same_schedule() -> None:
     assert [str(schedule(seed)) for seed in range(50)] == [
         str(schedule(seed)) for seed in range(50)
     ]
-    assert all(kinds([schedule(seed) for seed in range(100)]).values())
+    hundred = [schedule(seed) for seed in range(100)]
+    assert all(kinds(hundred).values())
+    assert any(it.killed_at is not None for it in hundred)
 
 
 def test_a_failing_schedule_is_shortened_to_what_makes_it_fail() -> None:
@@ -140,4 +142,6 @@ def test_after_every_schedule_a_burst_converges_and_nothing_is_left(server: Comp
     )
     for kind, count in kinds(list(schedules.values())).items():
         print(f"  {kind:20} {count:4}")
+    killed = sum(it.killed_at is not None for it in schedules.values())
+    print(f"  {'controller killed':20} {killed:4}")
     assert not failed, "\n".join(failed)

@@ -9,7 +9,7 @@ import base64
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -50,17 +50,26 @@ def copy(source: socket.socket, sink: socket.socket) -> None:
 
 
 @contextmanager
-def proxying(there: str, user: str = "") -> Iterator[Proxy]:
-    """Run a proxy to the port that a URL ends with."""
+def accepting(serve: Callable[[socket.socket], None]) -> Iterator[int]:
+    """Give each client of a port on this machine to a thread of its own; yield the port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        proxy = Proxy(server.getsockname()[1], int(there.rpartition(":")[2]), user)
 
         def accept() -> None:
             with contextlib.suppress(OSError):
                 while True:
                     client = server.accept()[0]
-                    threading.Thread(target=proxy.serve, args=(client,), daemon=True).start()
+                    threading.Thread(target=serve, args=(client,), daemon=True).start()
 
         threading.Thread(target=accept, daemon=True).start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def proxying(there: str, user: str = "") -> Iterator[Proxy]:
+    """Run a proxy to the port that a URL ends with."""
+    proxy = Proxy(0, int(there.rpartition(":")[2]), user)
+    with accepting(proxy.serve) as proxy.port:
         yield proxy
-        server.shutdown(socket.SHUT_RDWR)

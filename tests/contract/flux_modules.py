@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,14 @@ def python(instance: Instance) -> tuple[str, dict[str, str]]:
 
 
 def start(
-    instance: Instance, name: str, *, check: bool = False, **options: Any
+    instance: Instance,
+    name: str,
+    *,
+    check: bool = False,
+    run: Sequence[str] = ("-m",),
+    **options: Any,
 ) -> subprocess.Popen[str]:
-    """Start a module."""
+    """Start a module; run is how the interpreter is told to run it."""
     command, environment = python(instance)
     arguments = {
         "uri": instance.uri("lead"),
@@ -40,7 +46,7 @@ def start(
         **options,
     }
     process = subprocess.Popen(
-        [command, "-m", f"ansible_collections.flux.burst.plugins.modules.{name}"],
+        [command, *run, f"ansible_collections.flux.burst.plugins.modules.{name}"],
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -28,6 +28,7 @@ MODULES = (
     "gce_os_login",
     "gce_instances",
     "gce_burst_info",
+    "burst_diagnostics",
     "gce_image",
     "gce_image_info",
 )
@@ -51,6 +52,9 @@ THEN = {
     ),
     "See what the burst has": "it.instances | length == 2",
     "See every burst of the project, and what each has cost": "it.bursts | length == 2",
+    "Keep what is known of the machines that failed": (
+        "it.files == ['gffw-compute-a-001.json', 'gffw-compute-a-001.serial.log'] and it is changed"
+    ),
     "Make an image of the build machine": "it is changed",
     "See the images of a family": "it.newest == 'flux-fw-bursted-x86-64-20261125-201500'",
     "See the images that were made for a burst": "it.images | length == 1",

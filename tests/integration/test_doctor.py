@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from burst_sandbox import LEAD, TOP, Run, Sandbox, flux_kinds, sandbox_name, succeeded
+from burst_sandbox import LEAD, TOP, Run, Sandbox, flux_kinds, running
 
 pytestmark = pytest.mark.machines
 
@@ -39,14 +39,8 @@ sed -i 's/^flux:x:1004/flux:x:1999/' /etc/passwd
 @pytest.fixture(scope="module", params=flux_kinds()[:1])
 def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """A sandbox with a lead and no burst."""
-    made = Sandbox(sandbox_name("doctor"), request.param)
-    made.command("down")
-    try:
-        succeeded(made.up())
+    with running("doctor", request.param) as made:
         yield made
-    finally:
-        down = made.command("down")
-    assert down.code == 0, down.output
 
 
 def put(sandbox: Sandbox, what: str, body: Mapping[str, Any]) -> None:

@@ -11,17 +11,14 @@ broker whose own number was changed.
 
 from __future__ import annotations
 
-import base64
 import shutil
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from burst_sandbox import LEAD, Sandbox, bursting, flux_kinds, succeeded
+from clock_behind import behind
 
 pytestmark = pytest.mark.machines
 
@@ -76,34 +73,6 @@ assert times == 1, times
 open("{BROKER}", "wb").write(text)
 END
 """
-TEN_MINUTES_AGO = """
-#include <stddef.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
-time_t time(time_t *out) {
-    struct timespec now;
-    syscall(SYS_clock_gettime, CLOCK_REALTIME, &now);
-    if (out != NULL) *out = now.tv_sec - 600;
-    return now.tv_sec - 600;
-}
-"""
-
-
-def behind() -> str:
-    """A shell script that starts munged with a clock ten minutes behind."""
-    with tempfile.TemporaryDirectory() as folder:
-        source, library = Path(folder) / "time.c", Path(folder) / "time.so"
-        source.write_text(TEN_MINUTES_AGO)
-        command = ["cc", "-shared", "-fPIC", "-O", "-s", "-o", str(library), str(source)]
-        subprocess.run(command, check=True)
-        text = base64.b64encode(library.read_bytes()).decode()
-    drop_in = "/run/systemd/system/munge.service.d"
-    return (
-        f"echo {text} | base64 -d > /usr/local/lib/time.so; mkdir -p {drop_in}; "
-        f"printf '[Service]\\nEnvironment=LD_PRELOAD=/usr/local/lib/time.so\\n' > {drop_in}/a.conf; "
-        "systemctl daemon-reload; systemctl restart munge"
-    )
 
 
 @dataclass(frozen=True)
@@ -310,12 +279,13 @@ def test_two_machines_of_one_name_are_told(burst: Sandbox) -> None:
 def test_a_burst_mends_what_it_can_and_names_what_it_cannot(burst: Sandbox) -> None:
     burst.shell(HOSTS[0], "dd if=/dev/urandom of=/etc/munge/munge.key bs=1024 count=1 status=none")
     burst.shell(HOSTS[1], f"chmod 755 {IMP}")
-    done = burst.playbook("burst")
+    prepared = ("-e", "burst_image_prepared=true")
+    done = burst.playbook("burst", *prepared)
     assert done.code != 0
     assert f"wanted {IMP} setuid root, found it without" in done.output
     assert "Traceback" not in done.output
     burst.shell(HOSTS[1], f"chmod 4755 {IMP}")
-    succeeded(burst.playbook("burst"))
+    succeeded(burst.playbook("burst", *prepared))
     assert findings(burst).startswith("findings: []")
 
 
@@ -349,6 +319,8 @@ def test_a_job_on_a_bursted_node_outlives_a_release_and_the_names_join_again(
     assert "still runs there" in done.output
     assert len(burst.status()["projects"]["sandbox-project"]["instances"]) == len(HOSTS)
     assert "drained" not in burst.on_lead("flux", "resource", "drain").output
+    locks = burst.on_lead("sh", "-c", "flux kvs ls -1 burst.locks 2>/dev/null || true")
+    assert locks.output.strip() == "", "no other controller waits for one that is at work no more"
     succeeded(burst.playbook("teardown", "-e", "burst_release_idle=1"))
     left = burst.status()["projects"]["sandbox-project"]["instances"]
     assert len(left) == 2, "only the idle machine goes"

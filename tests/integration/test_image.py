@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from burst_sandbox import Run, Sandbox, flux_kinds, sandbox_name
+from burst_sandbox import Run, Sandbox, one_flux, sandbox_name
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import compute_v1
 
@@ -41,11 +41,10 @@ SECRET = (
 """What may not be in an image, below its root."""
 
 
-@pytest.fixture(scope="module")
-def site() -> Iterator[Sandbox]:
+@pytest.fixture(scope="module", params=[one_flux()])
+def site(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """A sandbox with the real Flux where there is one, else the stand-in."""
-    kind = flux_kinds()[0].values[0] if shutil.which("flux") else "standin"
-    made = Sandbox(sandbox_name("image"), kind)
+    made = Sandbox(sandbox_name("image"), request.param)
     made.command("down")
     try:
         succeeded(made.up())

@@ -97,6 +97,21 @@ def test_they_are_mended_and_the_other_machine_serves_on(burst: Sandbox) -> None
     assert again.changed == {}
 
 
+def test_while_another_controller_is_at_work_nothing_is_done(burst: Sandbox) -> None:
+    other = "root@login2:4711"
+    entry = {"t": 1.0, "burst": other, "until": 4e9}
+    text = f"burst.locks.flux-burst={json.dumps(entry)}\n"
+    succeeded(burst.on_lead("flux", "kvs", "put", "--raw", text))
+    for name in ("burst", "reconcile", "teardown"):
+        refused = burst.playbook(name)
+        assert refused.code != 0
+        assert f"set burst_take_over to {other}." in said(refused)
+        assert refused.changed == {}
+    assert machines(burst) == [HOSTS[2]]
+    succeeded(burst.playbook("reconcile", "-e", f"burst_take_over={other}"))
+    assert "nothing is amiss" in said(reconcile(burst))
+
+
 def test_a_burst_whose_machines_are_all_gone_leaves_nothing(burst: Sandbox) -> None:
     job = submit(burst, "-N", "4")
     claim = {"burst": "flux-burst", "jobs": [job], "ttl": 3600}

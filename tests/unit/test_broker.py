@@ -340,6 +340,33 @@ def test_only_what_a_file_concerns_is_restarted_and_units_alone_are_reloaded(
     assert not broker(tmp_path / path).join(1, check=False)["changed"]
 
 
+def test_a_unit_beside_the_broker_restarts_with_the_file_that_it_names_and_stops_first(
+    systemd: Systemd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_file_checks, "UNITS", f"{tmp_path}/units/")
+    program = tmp_path / "beside.py"
+
+    def given(text: bytes, *, joined: bool = True) -> _broker.Broker:
+        unit = f"[Service]\nExecStart=/usr/bin/env python3 {program}\n".encode()
+        beside = _files.File(f"{tmp_path}/units/beside.service", unit, OWNER, GROUP, 0o644)
+        if not joined:
+            return broker(program, b"", replace(beside, content=b""))
+        return broker(program, text, beside)
+
+    missing = _units.parse("beside.service", "LoadState=not-found\nActiveState=inactive\n")
+    systemd.units["beside.service"] = missing
+    given(b"one").join(1, check=False)
+    assert systemd.restarts() == ["beside.service"]
+    assert "enable --quiet beside.service" in systemd.asked
+    systemd.units["beside.service"] = replace(missing, loaded=True, enabled=True, active="active")
+    assert not given(b"one").join(1, check=False)["changed"]
+    given(b"two").join(1, check=False)
+    assert systemd.restarts() == ["beside.service", "beside.service"], "and the broker runs on"
+    given(b"", joined=False).leave(check=False)
+    stopped = [words.split()[-1] for words in systemd.asked if words.startswith("disable")]
+    assert stopped == ["beside.service", "flux.service", "munge.service"]
+
+
 def test_a_unit_whose_files_are_newer_is_reloaded_before_it_restarts(
     systemd: Systemd, tmp_path: Path
 ) -> None:

@@ -117,6 +117,22 @@ NODES = [
         new_hosts=["b-2"],
     ),
     case(
+        "a host that a burst has drained is booted again once its machine is gone, and is to be undrained",
+        [job(nodes=2)],
+        cluster(b_1={"drain_reason": "flux.burst preempted"}),
+        {},
+        new_hosts=["b-1"],
+        undrain=["b-1"],
+    ),
+    case(
+        "a machine that a burst has drained and that is still there is no help",
+        [job(nodes=2)],
+        cluster(b_1={"state": "drained", "drain_reason": "flux.burst preempted"}),
+        {"existing": ["b-1"]},
+        new_hosts=["b-2"],
+        undrain=[],
+    ),
+    case(
         "a host that another burst holds is not booted",
         [job(nodes=2)],
         cluster(b_1={"claim": {"burst": "other", "until": NOW + 1}}),
@@ -1062,7 +1078,13 @@ def check(decided: Plan, jobs: list[Row], ranks: list[Row], request: Row) -> Non
     assert sorted(ids) == sorted({row["id"] for row in jobs})
     grouped = [host for group in decided.groups for host in group["hosts"]]
     assert sorted(grouped) == sorted(set(decided.hosts) & set(allowed))
-    down = {row["host"] for row in ranks if row["state"] == "down" and row["drain_reason"] is None}
+    ours = {row["host"] for row in ranks if (row["drain_reason"] or "").startswith("flux.burst")}
+    down = {
+        row["host"]
+        for row in ranks
+        if row["state"] == "down" and (row["drain_reason"] is None or row["host"] in ours)
+    }
+    assert set(decided.undrain) <= ours & set(decided.hosts)
     assert set(decided.new_hosts) <= down
 
 

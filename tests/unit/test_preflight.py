@@ -121,6 +121,8 @@ def test_a_gateway_that_is_drained_is_told_before_others_are_booted_below_it() -
     drained = ranks(drain_reason="bad memory")
     (line,) = differences(HOSTS, has, drained, TYPES, NOW, "b-1")
     assert line.startswith("gateway: wanted b-1, ") and "'bad memory'" in line
+    ours = ranks(drain_reason="flux.burst preempted", state="down")
+    assert differences(HOSTS, has, ours, TYPES, NOW, "b-1") == []
 
 
 def test_everything_that_is_wrong_is_said_at_once() -> None:

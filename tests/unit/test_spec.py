@@ -71,6 +71,17 @@ def test_a_burst_without_a_key_has_one_of_its_own(good: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "wanted"),
+    [(None, "/bursts/_diagnostics"), ("/elsewhere", "/elsewhere"), ("", "")],
+)
+def test_diagnostics_are_beside_the_bursts_or_elsewhere_or_nowhere(
+    good: dict[str, Any], given: str | None, wanted: str
+) -> None:
+    given_all = {**good, "burst_directory": "/bursts", "burst_diagnostics_directory": given}
+    assert specification(given_all, OPTIONS)["burst_diagnostics_directory"] == wanted
+
+
+@pytest.mark.parametrize(
     ("name", "value", "wanted"),
     [
         ("burst_name", "My_Burst", "lower case letters"),
@@ -86,6 +97,8 @@ def test_a_burst_without_a_key_has_one_of_its_own(good: dict[str, Any]) -> None:
         ("burst_zones", ["us-central1-a", "us-east1-b"], "zones of one region"),
         ("burst_zones", [], "zones of one region"),
         ("burst_sizing", "many", "all, widest or cap"),
+        ("burst_on_failure", "stop", "keep, delete or keep_joined"),
+        ("burst_diagnostics_directory", " ", "a path"),
         ("burst_job_queues", {"batch": 1}, "a list"),
         ("burst_job_min_age", -1, "0 to"),
         ("burst_prices", {"n2-standard-4": "cheap"}, "the price of an hour as a number"),
