@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from burst_sandbox import LEAD, Sandbox, bursting, flux_kinds, succeeded
+from burst_sandbox import LEAD, PREPARED, Sandbox, bursting, flux_kinds, succeeded
 from clock_behind import behind
 
 pytestmark = pytest.mark.machines
@@ -279,13 +279,12 @@ def test_two_machines_of_one_name_are_told(burst: Sandbox) -> None:
 def test_a_burst_mends_what_it_can_and_names_what_it_cannot(burst: Sandbox) -> None:
     burst.shell(HOSTS[0], "dd if=/dev/urandom of=/etc/munge/munge.key bs=1024 count=1 status=none")
     burst.shell(HOSTS[1], f"chmod 755 {IMP}")
-    prepared = ("-e", "burst_image_prepared=true")
-    done = burst.playbook("burst", *prepared)
+    done = burst.playbook("burst", *PREPARED)
     assert done.code != 0
     assert f"wanted {IMP} setuid root, found it without" in done.output
     assert "Traceback" not in done.output
     burst.shell(HOSTS[1], f"chmod 4755 {IMP}")
-    succeeded(burst.playbook("burst", *prepared))
+    succeeded(burst.playbook("burst", *PREPARED))
     assert findings(burst).startswith("findings: []")
 
 
@@ -332,6 +331,6 @@ def test_a_job_on_a_bursted_node_outlives_a_release_and_the_names_join_again(
             "flux", "submit", "-N", "4", "--cwd", "/tmp", "--setattr=burstable", "hostname"
         )
     )
-    succeeded(burst.playbook("burst"))
+    succeeded(burst.playbook("burst", *PREPARED))
     assert online(burst).count("gffw-compute-a-[001-003]") == 1
     assert burst.on_lead("flux", "jobs", "-n", "-o", "{user.burst.name}").output.strip() == ""
