@@ -169,12 +169,12 @@ PREPARED = ("-e", "burst_image_prepared=true")
 
 
 @contextmanager
-def running(what: str, flux: str) -> Iterator[Sandbox]:
-    """Run a sandbox of this name with an image that has the base (see PREPARED); it has to go down cleanly."""
+def running(what: str, flux: str, *, prepared: bool = True) -> Iterator[Sandbox]:
+    """Run a sandbox of this name, with an image that has the base (see PREPARED); it has to go down cleanly."""
     made = Sandbox(sandbox_name(what), flux)
     made.command("down")
     try:
-        succeeded(made.up("--machines", "prepared"))
+        succeeded(made.up("--machines", "prepared" if prepared else "plain"))
         yield made
     finally:
         down = made.command("down")
@@ -182,11 +182,11 @@ def running(what: str, flux: str) -> Iterator[Sandbox]:
 
 
 @contextmanager
-def bursting(what: str, flux: str) -> Iterator[Sandbox]:
+def bursting(what: str, flux: str, *, prepared: bool = True) -> Iterator[Sandbox]:
     """Run a sandbox of this name with a burst of three machines, whose job has run."""
-    with running(what, flux) as made:
+    with running(what, flux, prepared=prepared) as made:
         submit(made, "-N", "4")
-        succeeded(made.playbook("burst", *PREPARED))
+        succeeded(made.playbook("burst", *(PREPARED if prepared else ())))
         yield made
 
 
