@@ -35,7 +35,12 @@ def say(text: str) -> None:
 def up(options: argparse.Namespace) -> int:
     """Start the sandbox, or find that it runs."""
     wish = lifecycle.Wish(
-        options.name, options.backend, options.flux, options.latency, options.lead
+        options.name,
+        options.backend,
+        options.flux,
+        options.latency,
+        options.lead,
+        options.machines,
     )
     sandbox = lifecycle.up(wish, say)
     say(sandbox.banner)
@@ -245,6 +250,11 @@ def parser() -> argparse.ArgumentParser:
                 "--lead",
                 choices=["vm", "gke"],
                 help="a lead that runs, or none until a MiniCluster makes one",
+            )
+            command.add_argument(
+                "--machines",
+                choices=["plain", "prepared"],
+                help="prepared: the stock image has what role node_base makes, as for burst_image_prepared",
             )
         if function is env:
             command.add_argument(

@@ -52,6 +52,7 @@ class Sandbox:
     slot: int
     root: str = ""
     lead: str = "vm"
+    machines: str = "plain"
 
     @property
     def state(self) -> Path:
@@ -112,6 +113,7 @@ class Wish:
     flux: str | None = None
     latency: str | None = None
     lead: str | None = None
+    machines: str | None = None
 
 
 def up(wish: Wish, say: Say) -> Sandbox:
@@ -135,9 +137,7 @@ def up(wish: Wish, say: Say) -> Sandbox:
         backend = wish.backend or "nspawn"
         if backend == "nspawn":
             preflight.check_machines()
-        sandbox = _claim(
-            wish.name, backend, wish.latency or "real", flux, version, wish.lead or "vm"
-        )
+        sandbox = _claim(wish, backend, flux, version)
         try:
             _start(sandbox, flux, say)
         except BaseException:
@@ -147,7 +147,7 @@ def up(wish: Wish, say: Say) -> Sandbox:
 
 
 def _check_same(found: Sandbox, wish: Wish) -> None:
-    for option in ("backend", "flux", "latency", "lead"):
+    for option in ("backend", "flux", "latency", "lead", "machines"):
         wanted, has = getattr(wish, option), getattr(found, option)
         if wanted not in (None, "auto", has):
             raise SandboxError(
@@ -169,13 +169,13 @@ def choose_flux(wanted: str) -> tuple[Literal["real", "standin"], str]:
     return "standin", STANDIN_VERSION
 
 
-def _claim(name: str, backend: str, latency: str, flux: str, version: str, lead: str) -> Sandbox:
+def _claim(wish: Wish, backend: str, flux: str, version: str) -> Sandbox:
     """Take the first free slot, which says which ports the sandbox has. Raises PreflightError."""
     with paths.locked(paths.STATE / ".slots.lock"):
-        others = [load(other) for other in paths.sandboxes() if other != name]
+        others = [load(other) for other in paths.sandboxes() if other != wish.name]
         taken = {other.slot for other in others if other}
         slot = 0
-        if name != "default":
+        if wish.name != "default":
             slot = next(
                 slot
                 for slot in range(1, SLOTS)
@@ -183,7 +183,16 @@ def _claim(name: str, backend: str, latency: str, flux: str, version: str, lead:
             )
         preflight.check_ports(ports_of(slot))
         sandbox = Sandbox(
-            name, *ports_of(slot), backend, latency, flux, version, 0, slot, lead=lead
+            wish.name,
+            *ports_of(slot),
+            backend,
+            wish.latency or "real",
+            flux,
+            version,
+            0,
+            slot,
+            lead=wish.lead or "vm",
+            machines=wish.machines or "plain",
         )
         sandbox.write()
     return sandbox
@@ -266,6 +275,7 @@ def _server_command(sandbox: Sandbox) -> list[str]:
         "--latency": sandbox.latency,
         "--flux": sandbox.flux,
         "--lead": sandbox.lead,
+        "--machines": sandbox.machines,
         "--root": sandbox.root or os.devnull,
     }
     words = [str(word) for pair in options.items() for word in pair]

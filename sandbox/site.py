@@ -83,6 +83,12 @@ allowed-users = ["flux"]
 allowed-shells = ["/usr/libexec/flux/flux-shell"]
 """
 
+POLICIES = {
+    "/etc/flux/security/conf.d/security.toml": FileSpec(SECURITY.encode()),
+    "/etc/flux/imp/conf.d/imp.toml": FileSpec(IMP.encode()),
+}
+"""What a machine has on which role node_base was applied, beside the user FLUX."""
+
 LEAD_OPTIONS = (
     "-Sstatedir=/var/lib/flux",
     "-Scontent.restore=auto",
@@ -166,8 +172,7 @@ def site_machines(state: Path, flux: str, ssh_public_key: str) -> list[MachineSp
             curve_certificate("sandbox"), 0o600, FLUX_UID, FLUX_UID
         ),
         "/etc/munge/munge.key": FileSpec(secrets.token_bytes(128), 0o400, MUNGE_ID, MUNGE_ID),
-        "/etc/flux/security/conf.d/security.toml": FileSpec(SECURITY.encode()),
-        "/etc/flux/imp/conf.d/imp.toml": FileSpec(IMP.encode()),
+        **POLICIES,
     }
     return [_machine(name, shared, ssh_public_key) for name in ADDRESSES]
 

@@ -28,6 +28,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--latency", choices=("real", "none"), default="real")
     parser.add_argument("--flux", choices=("real", "standin"), default="standin")
     parser.add_argument("--lead", choices=("vm", "gke"), default="vm")
+    parser.add_argument("--machines", choices=("plain", "prepared"), default="plain")
     parser.add_argument("--root", type=Path, help="the machines' root image, for backend nspawn")
     return parser.parse_args(arguments)
 
@@ -62,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         backend=options.backend,
         latency=options.latency,
         flux=options.flux,
+        machines=options.machines,
     )
     try:
         backend, site = parts(options)

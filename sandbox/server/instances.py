@@ -342,6 +342,7 @@ def build(call: Call, key: Key, body: Resource, place: Place, address: str) -> R
 
 def machine_spec(cloud: Cloud, key: Key, instance: Resource, place: Place) -> MachineSpec:
     """Return the machine to boot for an instance."""
+    image = disks.boot_image(cloud, key, instance)
     return MachineSpec(
         project=key.project,
         name=key.name,
@@ -350,7 +351,9 @@ def machine_spec(cloud: Cloud, key: Key, instance: Resource, place: Place) -> Ma
         prefix=place.cidr.prefixlen,
         gateway=place.gateway,
         ssh_keys=let_in(cloud, instance),
-        image=disks.boot_image(cloud, key, instance),
+        accounts=() if image else cloud.accounts,
+        files={} if image else cloud.files,
+        image=image,
     )
 
 

@@ -29,6 +29,7 @@ from sandbox.server.proxy import Proxy
 from sandbox.server.relay import Relay
 from sandbox.server.requestlog import RequestLog
 from sandbox.server.state import Cloud
+from sandbox.site import FLUX, POLICIES
 
 log = logging.getLogger("sandbox.server")
 
@@ -47,6 +48,7 @@ class Settings:
     backend: str
     latency: str
     flux: str
+    machines: str = "plain"
 
 
 def ssh_public_key(state: Path) -> str:
@@ -69,6 +71,8 @@ class Service:
     ) -> None:
         self.settings, self.backend, self.site = settings, backend, site
         self.cloud = Cloud(backend)
+        if settings.machines == "prepared":
+            self.cloud.accounts, self.cloud.files = (FLUX,), POLICIES
         self.operations = Operations(self.cloud, settings.latency == "real")
         self.tokens = Tokens(f"http://{LOOPBACK}:{settings.compute_port}/token")
         self.relay = Relay(self.cloud, self.tokens)

@@ -13,13 +13,13 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sandbox.machines import Backend
+from sandbox.machines import Account, Backend, FileSpec
 from sandbox.server import catalog
 from sandbox.server.errors import ApiError, invalid
 from sandbox.server.metadata import Metadata
@@ -113,6 +113,9 @@ class Cloud:
         # The IAM permissions that the caller has in the sandbox's projects; None is all.
         self.granted: frozenset[str] | None = None
         self.nat_lock = asyncio.Lock()
+        # What machines have whose image was not made here, beyond what the root has.
+        self.accounts: tuple[Account, ...] = ()
+        self.files: Mapping[str, FileSpec] = {}
         self._tables: dict[tuple[str, str], dict[Key, Resource]] = {}
         self._machines: dict[Key, asyncio.Lock] = {}
         self._last_id = time.time_ns() + secrets.randbelow(10**9)

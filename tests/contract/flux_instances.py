@@ -22,6 +22,8 @@ from sandbox.standin.install import install
 
 HOSTS = ("lead", "worker", "spare")
 LIMIT = 20.0
+PATIENCE = 3.0
+"""For a minute a broker takes leave of a parent that it has lost."""
 LEAD_TABLES = """
 [access]
 allow-guest-user = true
@@ -276,7 +278,7 @@ class Instance:
             if broker.process.poll() is None:
                 broker.process.terminate()
                 try:
-                    broker.process.wait(LIMIT)
+                    broker.process.wait(PATIENCE)
                 except subprocess.TimeoutExpired:
                     os.killpg(broker.process.pid, 9)
                     broker.process.wait(LIMIT)

@@ -90,9 +90,9 @@ class Sandbox:
         """Run `python -m sandbox WORD --name NAME ...`."""
         return self.run(sys.executable, "-m", "sandbox", word, "--name", self.name, *words)
 
-    def up(self) -> Run:
+    def up(self, *words: str) -> Run:
         """Bring it up and read the environment that points clients at it."""
-        done = self.command("up", "--flux", self.flux, "--latency", "none")
+        done = self.command("up", "--flux", self.flux, "--latency", "none", *words)
         if done.code == 0:
             self.env |= self.exports()
         return done
@@ -164,13 +164,17 @@ def submit(sandbox: Sandbox, *words: str) -> str:
     return succeeded(sandbox.on_lead(*command)).output.strip()
 
 
+PREPARED = ("-e", "burst_image_prepared=true")
+"""What role node_base does takes its time for each machine, and has tests of its own."""
+
+
 @contextmanager
-def running(what: str, flux: str) -> Iterator[Sandbox]:
-    """Run a sandbox of this name; it has to go down cleanly."""
+def running(what: str, flux: str, *, prepared: bool = True) -> Iterator[Sandbox]:
+    """Run a sandbox of this name, with an image that has the base (see PREPARED); it has to go down cleanly."""
     made = Sandbox(sandbox_name(what), flux)
     made.command("down")
     try:
-        succeeded(made.up())
+        succeeded(made.up("--machines", "prepared" if prepared else "plain"))
         yield made
     finally:
         down = made.command("down")
@@ -178,11 +182,11 @@ def running(what: str, flux: str) -> Iterator[Sandbox]:
 
 
 @contextmanager
-def bursting(what: str, flux: str) -> Iterator[Sandbox]:
+def bursting(what: str, flux: str, *, prepared: bool = True) -> Iterator[Sandbox]:
     """Run a sandbox of this name with a burst of three machines, whose job has run."""
-    with running(what, flux) as made:
+    with running(what, flux, prepared=prepared) as made:
         submit(made, "-N", "4")
-        succeeded(made.playbook("burst"))
+        succeeded(made.playbook("burst", *(PREPARED if prepared else ())))
         yield made
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from burst_sandbox import LEAD, TOP, Run, Sandbox, one_flux
+from burst_sandbox import LEAD, PREPARED, TOP, Run, Sandbox, one_flux
 
 from sandbox.machines import processes
 from sandbox.machines.cloudnet import machine_namespace
@@ -218,6 +218,7 @@ def test_every_request_and_response_agrees_with_google_s_discovery_document(
     assert check_log(sandbox.state / "requests.jsonl") == []
 
 
+@WITH_ONE_FLUX
 def test_a_second_burst_changes_nothing_and_a_new_job_runs_at_once(sandbox: Sandbox) -> None:
     succeeded(sandbox.on_lead(*JOB))
     output = succeeded(
@@ -270,7 +271,7 @@ def test_while_a_machine_is_configured_no_process_and_no_file_but_its_own_shows_
     succeeded(sandbox.execute(HOSTS[0], "sh", "-c", TRAP))
     try:
         with ThreadPoolExecutor(1) as pool:
-            run = pool.submit(sandbox.playbook, "burst")
+            run = pool.submit(sandbox.playbook, "burst", *PREPARED)
             while not (root / "run/here").exists() and not run.done():
                 time.sleep(0.05)
             words, files = process_words(), texts(root)
@@ -353,7 +354,7 @@ def test_what_was_changed_by_hand_is_put_right_and_is_the_only_change(sandbox: S
     succeeded(sandbox.execute(HOSTS[1], "systemctl", "stop", "flux"))
     firewall = "flux-burst-allow-internal"
     widen_firewall(sandbox, firewall)
-    done = succeeded(sandbox.playbook("burst", "--diff"))
+    done = succeeded(sandbox.playbook("burst", "--diff", *PREPARED))
     assert done.changed == {HOSTS[0]: 1, HOSTS[1]: 1, "localhost": 1}
     assert "by hand" in done.output
     assert firewall in done.output
@@ -384,12 +385,13 @@ def test_a_shared_home_that_would_lock_ansible_out_is_refused_on_the_machines(
 ) -> None:
     home = {"": "export", "_server": "10.10.0.100", "_path": "/home"}
     given = [f"-eburst_shared_home{key}={value}" for key, value in home.items()]
-    done = sandbox.playbook("burst", "--check", *given)
+    done = sandbox.playbook("burst", "--check", *PREPARED, *given)
     assert done.code != 0
     assert "does not hide /home/burst" in " ".join(done.output.split())
     assert sandbox.execute(HOSTS[0], "test", "-e", "/etc/systemd/system/home.automount").code != 0
 
 
+@WITH_ONE_FLUX
 def test_status_shows_machines_and_ranks(sandbox: Sandbox) -> None:
     done = succeeded(sandbox.playbook("status"))
     assert all(host in done.output for host in HOSTS)
@@ -419,6 +421,7 @@ def test_teardown_leaves_nothing(sandbox: Sandbox) -> None:
     assert list((sandbox.state / "bursts").iterdir()) == [], "keys on the controller"
 
 
+@WITH_ONE_FLUX
 def test_a_second_teardown_changes_nothing(sandbox: Sandbox) -> None:
     assert succeeded(sandbox.playbook("teardown")).changed == {}
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from burst_sandbox import (
     LEAD,
+    PREPARED,
     Run,
     Sandbox,
     flux_kinds,
@@ -37,7 +38,6 @@ IMP = "/usr/libexec/flux/flux-imp"
 
 
 SPOT = ("-e", "burst_spot=true")
-PREPARED = ("-e", "burst_image_prepared=true")
 
 
 @pytest.fixture(scope="module", params=flux_kinds()[:1])
@@ -49,7 +49,8 @@ def burst(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
 
 def run(burst: Sandbox, policy: str, *options: str) -> str:
     """Burst, which has to fail, and return the last message in one line."""
-    done: Run = burst.playbook("burst", "-e", f"burst_on_failure={policy}", *SPOT, *options)
+    given = (*PREPARED, *SPOT, "-e", f"burst_on_failure={policy}")
+    done: Run = burst.playbook("burst", *given, *options)
     assert done.code != 0, done.output
     assert "Traceback" not in done.output
     text = done.output[done.output.rindex("fatal: ") : done.output.rindex("PLAY RECAP")]
@@ -82,7 +83,7 @@ def test_a_burst_of_which_nothing_joined_leaves_nothing_where_it_is_to_be_delete
     burst: Sandbox,
 ) -> None:
     job = submit(burst, "-N", "4").replace("ƒ", "f")
-    nobody = ("-e", "burst_lead_port=30999", "-e", "burst_diagnostics_directory=", *PREPARED)
+    nobody = ("-e", "burst_lead_port=30999", "-e", "burst_diagnostics_directory=")
     told = run(burst, "delete", *nobody)
     assert all(f"{host}: stage base: " in told for host in HOSTS)
     assert f"claims: given back on jobs {job} and hosts {ALL} machines: deleted {ALL} (3)" in told
@@ -94,7 +95,7 @@ def test_a_burst_of_which_nothing_joined_leaves_nothing_where_it_is_to_be_delete
 def test_a_preempted_machine_drains_itself_before_it_goes_and_the_next_burst_makes_it_again(
     burst: Sandbox,
 ) -> None:
-    succeeded(burst.playbook("burst", *SPOT))
+    succeeded(burst.playbook("burst", *PREPARED, *SPOT))
     url = f"{burst.env['FLUX_BURST_COMPUTE_ENDPOINT']}/sandbox/preempt/sandbox-project/{HOSTS[2]}"
     notice = urllib.request.Request(f"{url}?notice=5", b"", method="POST")
     with ThreadPoolExecutor() as pool:
@@ -142,7 +143,7 @@ def test_those_that_did_not_join_are_deleted_but_never_one_with_a_job(burst: San
     words = ("flux", "submit", f"--requires=host:{HOSTS[0]}", "--cwd=/tmp", "sleep", "inf")
     job = succeeded(burst.on_lead(*words)).output.strip()
     burst.shell(HOSTS[0], f"chmod 755 {IMP}")
-    told = run(burst, "keep_joined", *PREPARED)
+    told = run(burst, "keep_joined")
     assert all(f"{host}: stage base: " in told for host in HOSTS[:2])
     assert re.search(
         rf"machines: deleted {HOSTS[1]} \(1\); kept {HOSTS[0]} \(1\), 0\.\d\d an ", told

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from burst_sandbox import LEAD, Sandbox, sandbox_name, succeeded
+from burst_sandbox import LEAD, PREPARED, Sandbox, sandbox_name, succeeded
 
 from sandbox import site
 
@@ -25,7 +25,7 @@ def sandbox() -> Iterator[Sandbox]:
     made = Sandbox(sandbox_name("manage"), "real")
     made.command("down")
     try:
-        succeeded(made.up())
+        succeeded(made.up("--machines", "prepared"))
         text = site.SYSTEM + site.RESOURCES
         table = f'[[resource.config]]\nhosts = "{site.BURSTABLE}"\nproperties = ["burst"]\n\n'
         host = f'  {{ host = "{site.BURSTABLE}" }},\n'
@@ -128,6 +128,6 @@ def test_the_other_topology_moves_the_machines_below_the_first_of_them(sandbox: 
 def test_a_burst_then_works(sandbox: Sandbox) -> None:
     job = ("flux", "submit", "-N2", "--cwd", "/tmp", "--setattr=burstable", "hostname")
     name = succeeded(sandbox.on_lead(*job)).output.strip()
-    succeeded(sandbox.playbook("burst", "-eburst_topology=gateway"))
+    succeeded(sandbox.playbook("burst", *PREPARED, "-eburst_topology=gateway"))
     told = succeeded(sandbox.on_lead("timeout", "30", "flux", "job", "attach", name)).output
     assert sorted(told.split()) == [WORKER, "gffw-compute-a-001"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from burst_sandbox import LEAD, Run, Sandbox, bursting, flux_kinds, submit, succeeded
+from burst_sandbox import LEAD, PREPARED, Run, Sandbox, bursting, flux_kinds, submit, succeeded
 
 pytestmark = pytest.mark.machines
 
@@ -38,9 +38,9 @@ def burst(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
 
 
 def run(sandbox: Sandbox, policy: str, *options: str) -> Run:
-    """Burst with a policy, and with machines whose base is there; what fails is prepared all the same."""
-    given = f"burst_image_prepared=true burst_on_node_failure={policy}"
-    return sandbox.playbook("burst", "-e", given, *options)
+    """Burst with a policy."""
+    given = (*PREPARED, "-e", f"burst_on_node_failure={policy}")
+    return sandbox.playbook("burst", *given, *options)
 
 
 def at_the_end(done: Run) -> str:

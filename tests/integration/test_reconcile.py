@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from burst_sandbox import LEAD, Run, Sandbox, bursting, flux_kinds, submit, succeeded
+from burst_sandbox import LEAD, PREPARED, Run, Sandbox, bursting, flux_kinds, submit, succeeded
 
 pytestmark = pytest.mark.machines
 
@@ -127,5 +127,5 @@ def test_a_burst_whose_machines_are_all_gone_leaves_nothing(burst: Sandbox) -> N
     again = reconcile(burst, *AT_ONCE)
     assert "nothing is amiss" in again.output
     assert again.changed == {}
-    plan = succeeded(burst.playbook("burst", "--check"))
+    plan = succeeded(burst.playbook("burst", "--check", *PREPARED))
     assert "burst 3 machines" in plan.output

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from burst_sandbox import Run, Sandbox, flux_kinds, sandbox_name
+from burst_sandbox import PREPARED, Run, Sandbox, flux_kinds, sandbox_name
 
 from sandbox.machines.cloudnet import cloud_namespace
 from sandbox.paths import LOG
@@ -25,7 +25,6 @@ pytestmark = pytest.mark.machines
 HOSTS = ["gffw-compute-a-001", "gffw-compute-a-002", "gffw-compute-a-003"]
 SWAPPED = HOSTS[1]
 # What the first burst has set up is not looked at again.
-PREPARED = ("-e", "burst_image_prepared=true")
 TUNNEL = re.compile(r"sandbox\.relay INFO connect \S*instance=(gffw-[^&]+)\S*: [0-9.]+ s$", re.M)
 SECRETS = ("/etc/munge/munge.key", "/etc/flux/system/curve.cert")
 # As if another machine stood where this one was: no secret of the lead's, other host keys, no connection from before.
@@ -45,7 +44,7 @@ def site(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     made = Sandbox(sandbox_name("ways"), request.param)
     made.command("down")
     try:
-        assert made.up().code == 0
+        assert made.up("--machines", "prepared").code == 0
         words = ("flux", "submit", "-N", "4", "--cwd", "/tmp", "--setattr=burstable", "hostname")
         assert made.on_lead(*words).code == 0
         yield made
@@ -71,7 +70,7 @@ def answered(done: Run) -> list[str]:
 
 
 def test_a_burst_through_the_first_machine_costs_one_tunnel(site: Sandbox) -> None:
-    done = site.playbook("burst", "-e", "burst_ssh_via=gateway")
+    done = site.playbook("burst", *PREPARED, "-e", "burst_ssh_via=gateway")
     assert done.code == 0, done.output
     assert tunnels(site) == {HOSTS[0]: 1}
     assert sorted(answered(hostnames(site, "-e", "burst_ssh_via=gateway"))) == HOSTS

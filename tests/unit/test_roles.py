@@ -113,21 +113,29 @@ def test_the_sandbox_inventory_shows_the_whole_specification() -> None:
     assert missing == [], f"inventory/sandbox/group_vars/all.yml: show {', '.join(missing)}"
 
 
-def by_tasks(module: str) -> set[str]:
-    """The options that tasks give a module: of roles and plays that tests run, and of examples, which are run too."""
+@cache
+def tasks_that_run() -> list[dict[str, Any]]:
+    """The tasks of roles, and of plays that tests run."""
     trees: list[Any] = [
         tree
         for path, text in texts("roles", *RUN).items()
         for tree in (yaml.safe_load_all(text) if path.suffix == ".yml" else [])
     ]
+    return list(tasks(trees))
+
+
+@cache
+def by_tasks(module: str) -> set[str]:
+    """The options that tasks give a module: of roles and plays that tests run, and of examples, which are run too."""
     given: set[str] = set()
-    for task in tasks([*trees, *constant(module, "EXAMPLES")]):
+    for task in [*tasks_that_run(), *tasks(constant(module, "EXAMPLES"))]:
         for name in (f"flux.burst.{module}", "group/flux.burst.gce"):
             if isinstance(task.get(name), dict):
                 given |= set(task[name])
     return given
 
 
+@cache
 def by_python(module: str) -> str:
     """The text of the tests that run a module: they name it, or the method that runs it."""
     method = module.removeprefix("gce_")
